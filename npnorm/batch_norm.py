@@ -1,0 +1,112 @@
+"""BatchNorm: statistics across the batch while training, running averages of them afterwards.
+
+Holds the running statistics and the mode; the arithmetic of a pass is the kernel's.
+"""
+
+from math import prod
+
+import numpy as np
+
+from npnorm import kernel
+from npnorm.arguments import Array, epsilon, flag, fraction, positive_int
+from npnorm.layer import Canonical, Normalization
+
+
+class BatchNorm(Normalization):
+    """y = gamma * (x - mean) / sqrt(var + eps) + beta, mean and variance of each channel over batch and space.
+
+    While `training`, mean and (biased) variance are those of x, and the running statistics follow them:
+    running = (1 - momentum) * running + momentum * batch, where the batch's variance is the unbiased one (divided by
+    n - 1), as in torch. In eval mode the running statistics take the place of the batch's, and are constants to the
+    gradient: dx = gamma * dy / sqrt(running_var + eps).
+
+    x: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: the fraction of the new in a running statistic; None averages over all batches seen.
+        affine: whether there are gamma and beta, each of shape (C,).
+        track_running_stats: whether there are running statistics; without them the batch's are used in eval mode too.
+
+    Attributes:
+        training: the mode, changed by `train()` and `eval()`.
+        running_mean, running_var: arrays of shape (C,), or None. num_batches_tracked: how many batches they have seen.
+
+    Raises:
+        ValueError: later, an x whose channels are not C or whose rank is not 2 to 5; in training, one with a single
+            value a channel.
+
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015 (arXiv:1502.03167); `torch.nn.BatchNorm1d`, `BatchNorm2d`,
+    `BatchNorm3d`.
+    """
+
+    running_mean: Array | None
+    running_var: Array | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        self.num_features = positive_int("num_features", num_features)
+        self.momentum = None if momentum is None else fraction("momentum", momentum)
+        self.track_running_stats = flag("track_running_stats", track_running_stats)
+        affine = flag("affine", affine)
+        super().__init__((self.num_features,), epsilon(eps), gamma=affine, beta=affine)
+        self.training = True
+        self.running_mean = np.zeros(self.num_features) if self.track_running_stats else None
+        self.running_var = np.ones(self.num_features) if self.track_running_stats else None
+        self.num_batches_tracked = 0
+
+    def train(self, mode: bool = True) -> "BatchNorm":
+        """Take the statistics from each batch, and follow them; returns the layer."""
+        self.training = flag("mode", mode)
+        return self
+
+    def eval(self) -> "BatchNorm":
+        """Take the statistics from the running averages; returns the layer."""
+        return self.train(False)
+
+    def _canonical(self, shape: tuple[int, ...]) -> Canonical:
+        channels = self.num_features
+        if not 2 <= len(shape) <= 5 or shape[1] != channels:
+            raise ValueError(
+                f"Expected x of shape (N, {channels}, *spatial) with 0 to 3 spatial axes but got {shape}"
+            )
+        space = prod(shape[2:])
+        if not self._constant_statistics() and shape[0] * space == 1:
+            raise ValueError(
+                f"Expected more than 1 value per channel when training but got x of shape {shape}"
+            )
+        return Canonical((shape[0], channels, 1, space), (channels, 1), across_batch=True)
+
+    def _normalize(self, x: Array, gamma: Array | None, beta: Array | None) -> kernel.Normalized:
+        if self._constant_statistics():
+            mean, var = (
+                self._parameter(name, x.dtype, (self.num_features, 1))
+                for name in ("running_mean", "running_var")
+            )
+            assert mean is not None and var is not None
+            rstd = 1 / np.sqrt(var + x.dtype.type(self.eps))
+            return kernel.normalize_with(x, gamma, beta, mean[None, :, :, None], rstd[None, :, :, None])
+        out = super()._normalize(x, gamma, beta)
+        if self.training and self.running_mean is not None and self.running_var is not None:
+            self._follow(out.mean.ravel(), out.var.ravel(), count=x.shape[2] * x.shape[3])
+        return out
+
+    def _follow(self, mean: Array, var: Array, count: int) -> None:
+        assert self.running_mean is not None and self.running_var is not None
+        self.num_batches_tracked += 1
+        if count == 0:  # an empty batch is counted and teaches nothing, as in torch
+            return
+        momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        unbiased = var * (np.float64(count) / (count - 1))
+        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running += momentum * (new - running)
+
+    def _constant_statistics(self) -> bool:
+        return not self.training and self.running_mean is not None

@@ -106,7 +106,8 @@ class BatchNorm(Normalization):
         momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
         unbiased = var * (np.float64(count) / (count - 1))
         for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
-            running += momentum * (new - running)
+            running *= 1 - momentum
+            running += momentum * new
 
     def _constant_statistics(self) -> bool:
         return not self.training and self.running_mean is not None

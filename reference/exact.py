@@ -1,0 +1,297 @@
+"""The layers once more in extended precision: one formula for all of them, the arbiter of every verdict.
+
+The formula is a sequence of named steps, each computed from those before it:
+
+    mean = avg(x)    centred = x - mean    var = avg(centred**2)    rstd = 1 / sqrt(var + eps)
+    xhat = centred * rstd                  y = gamma * xhat + beta
+
+    d = gamma * dy   mean_term = avg(d)    projection = xhat * avg(d * xhat)
+    dx = rstd * (d - mean_term - projection)
+    dgamma = sum(dy * xhat)                dbeta = sum(dy)
+
+where avg runs over what shares a mean (the *view* says what), and sum over all that shares a gamma. RMSNorm has no mean
+and no mean term; in eval mode BatchNorm's mean and var are its running ones, and both terms are zero.
+
+A *change* replaces the value of a step by a function of the pass so far and of that value. Without changes the formula
+is the truth; with one it is the layer that makes one mistake, or follows another convention. That a change is given
+from outside is all that this module knows of mistakes.
+
+Precision. The arithmetic is NumPy's longdouble where that has at least 64 bits of mantissa (x86, or 113 bits); elsewhere,
+where longdouble is float64 or a pair of float64s, it is mpmath's numbers of 113 bits in arrays of objects, some hundred
+times slower and no less right. `WIDE` says which. The mean is corrected once (as npnorm's kernel does, and explains),
+so that no digits are lost at any mean. The tests prove all of it against the definition at 50 digits.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple
+
+import mpmath
+import numpy as np
+
+from reference.cases import Array, Case
+from reference.compare import roundoff
+
+FORWARD = ("y", "running_mean", "running_var")
+GRADIENTS = ("dx", "dgamma", "dbeta")
+QUANTITIES = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
+
+Change = Callable[["Pass", Any], Any]
+Changes = Mapping[str, tuple[Change, ...]]
+
+LONGDOUBLE_IS_WIDE = np.finfo(np.longdouble).nmant >= 63 and np.finfo(np.longdouble).nmant != 105
+WIDE = np.dtype(np.longdouble if LONGDOUBLE_IS_WIDE else object)
+_mp_sqrt = np.frompyfunc(mpmath.sqrt, 1, 1)
+
+
+def wide(array: Array) -> Array:
+    """`array` in the wide arithmetic; the values do not change."""
+    if WIDE != object:
+        return array.astype(WIDE)
+    return np.frompyfunc(lambda value: mpmath.mpf(float(value)), 1, 1)(array)
+
+
+def sqrt(array: Array) -> Array:
+    """The square root in the wide arithmetic, or in its complex numbers."""
+    return np.asarray(_mp_sqrt(array) if array.dtype == object else np.sqrt(array))
+
+
+def wide_precision() -> AbstractContextManager[Any]:
+    """The context that the wide arithmetic needs: mpmath's precision, and silence where NaN and inf are answers."""
+    return mpmath.workprec(113) if WIDE == object else nullcontext()
+
+
+class View(NamedTuple):
+    """How the formula sees x: which numbers share a mean and which share a gamma, as axes of one reshaped array."""
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]  # over these run the mean and the variance
+    gamma_shape: tuple[int, ...]  # gamma's, to broadcast over `shape`
+    gamma_axes: tuple[int, ...]  # over these run the sums of the parameters' gradients
+
+
+@cache
+def view_of(case: Case, shape: tuple[int, ...]) -> View:
+    """The right view of an x of `shape`."""
+    spatial = tuple(range(2, len(shape)))
+    ones = (1,) * len(spatial)
+    if case.like == "GroupNorm":
+        groups = case.options["num_groups"]
+        grouped = (groups, shape[1] // groups)
+        deeper = tuple(axis + 1 for axis in spatial)
+        return View((shape[0], *grouped, *shape[2:]), (2, *deeper), (1, *grouped, *ones), (0, *deeper))
+    if case.like in ("BatchNorm", "InstanceNorm"):
+        axes = (0, *spatial) if case.like == "BatchNorm" else spatial
+        return View(shape, axes, (1, shape[1], *ones), (0, *spatial))
+    leading = len(shape) - len(case.parameter_shape)
+    last = tuple(range(leading, len(shape)))
+    return View(shape, last, (1,) * leading + case.parameter_shape, tuple(range(leading)))
+
+
+class Pass:
+    """One forward and backward pass: the named arrays of the formula, in the view's shape.
+
+    A change sees it as its first argument, with every step before its own, the inputs (`x`, `dy`, `gamma`, `beta`,
+    `eps`, `case`), the state before the pass (`running_mean`, `running_var`) and `previous`, the pass before it.
+    """
+
+    def __init__(self, case: Case, changes: Changes, call: int, previous: "Pass | None") -> None:
+        self.case, self.changes, self.previous = case, changes, previous
+        self.training = case.training or call < case.calls - 1
+        x, dy = case.arrays(call)
+        self.input_shape = x.shape
+        self.batch = x.shape[0]
+        self.view: View = self.step("view", view_of(case, x.shape))
+        self.x, self.dy = wide(x).reshape(self.view.shape), wide(dy).reshape(self.view.shape)
+        self.raw_gamma, self.raw_beta = previous.raw if previous else tuple(map(_wide_or_none, case.parameters()))
+        self.momentum = case.options.get("momentum", 0.1)
+        self.tracks = case.like == "BatchNorm" and case.options.get("track_running_stats", True)
+        if self.tracks:
+            channels = self.view.gamma_shape
+            self.batches = previous.batches if previous else 0
+            self.running_mean: Array = previous.running_mean if previous else wide(np.zeros(channels))
+            self.running_var: Array = previous.running_var if previous else wide(np.ones(channels))
+        self.forward()
+
+    @property
+    def raw(self) -> tuple[Array | None, Array | None]:
+        return self.raw_gamma, self.raw_beta
+
+    def __getattr__(self, name: str) -> Any:  # the steps are attributes that type checkers cannot see
+        raise AttributeError(f"there is no step {name!r} before this one")
+
+    def step(self, name: str, value: Any) -> Any:
+        """Set the step `name` to `value`, as the changes have it."""
+        for change in self.changes.get(name, ()):
+            value = change(self, value)
+        setattr(self, name, value)
+        return value
+
+    def average(self, array: Array) -> Array:
+        """The mean over what shares one, kept as an axis of length 1."""
+        return array.mean(self.view.axes, keepdims=True) if self.view.axes else array
+
+    @property
+    def count(self) -> int:
+        """How many numbers share a mean."""
+        return prod(self.view.shape[axis] for axis in self.view.axes)
+
+    def forward(self) -> None:
+        """The steps from x to y, and the running statistics."""
+        x, step = self.x, self.step
+        step("eps", self.case.eps)
+        ones, zeros = wide(np.ones(self.view.gamma_shape)), wide(np.zeros(self.view.gamma_shape))
+        step("gamma", ones if self.raw_gamma is None else self.raw_gamma.reshape(self.view.gamma_shape))
+        step("beta", zeros if self.raw_beta is None else self.raw_beta.reshape(self.view.gamma_shape))
+        step("constant", bool(self.tracks and not self.training))  # the statistics do not depend on x
+        step("follows", bool(self.tracks and self.training))  # the running statistics follow this batch
+        if not self.constant or self.follows:
+            self._batch_statistics(x)
+        if self.follows:
+            self._follow()
+        if self.constant:
+            step("mean", step("used_mean", self.running_mean))
+            step("centred", x - self.mean)
+            step("var", self.running_var)
+        else:
+            step("mean", self.batch_mean)
+            step("centred", self.batch_centred)
+            step("var", self.batch_var if "centred" not in self.changes else self.average(self.centred**2))
+        step("rstd", 1 / sqrt(self.var + self.eps))
+        step("xhat", self.centred * self.rstd)
+        step("y", self.gamma * self.xhat + self.beta)
+
+    def _batch_statistics(self, x: Array) -> None:
+        if self.case.like == "RMSNorm":
+            self.batch_mean, self.batch_centred = wide(np.zeros((1,) * x.ndim)), x
+        else:
+            rough = self.average(x)
+            off = x - rough
+            correction = self.average(off)
+            self.batch_mean, self.batch_centred = rough + correction, off - correction
+        self.batch_var = self.average(self.batch_centred**2)
+
+    def _follow(self) -> None:
+        """The running statistics after this pass; torch stores the unbiased variance."""
+        step, old_mean, old_var = self.step, self.running_mean, self.running_var
+        self.old_mean, self.old_var = old_mean, old_var
+        self.batches += 1
+        fraction = 1 / wide(np.array(self.batches)) if self.momentum is None else wide(np.array(self.momentum))
+        step("fraction", fraction)
+        step("stored_var", self.batch_var * self.count / max(self.count - 1, 1))
+        step("running_mean", (1 - self.fraction) * old_mean + self.fraction * self.batch_mean)
+        step("running_var", (1 - self.fraction) * old_var + self.fraction * self.stored_var)
+
+    def backward(self) -> None:
+        """The steps from dy to the gradients."""
+        dy, step = self.dy, self.step
+        step("backward_gamma", self.gamma)
+        step("backward_xhat", self.xhat)
+        step("backward_rstd", self.rstd)
+        step("backward_average", self.average)
+        step("backward_constant", self.constant)
+        step("d", self.backward_gamma * dy)
+        centred = not self.backward_constant and self.case.like != "RMSNorm"
+        step("mean_term", self.backward_average(self.d) if centred else 0 * self.d)
+        step("projection_mean", 0 if self.backward_constant else self.backward_average(self.d * self.backward_xhat))
+        step("projection", self.backward_xhat * self.projection_mean)
+        step("dx", self.backward_rstd * (self.d - self.mean_term - self.projection))
+        step("parameter_sum", lambda array: array.sum(self.view.gamma_axes, keepdims=True))
+        step("dgamma_factor", self.backward_xhat)
+        step("dgamma", self.parameter_sum(dy * self.dgamma_factor))
+        step("dbeta", self.parameter_sum(dy))
+
+    def quantity(self, name: str) -> Array | None:
+        """One quantity in the shape in which a layer gives it; None where the layer has none."""
+        case = self.case
+        if name in ("y", "dx"):
+            return np.asarray(getattr(self, name)).reshape(self.input_shape)
+        if name in ("running_mean", "running_var"):
+            return np.asarray(getattr(self, name)).reshape(-1) if self.tracks else None
+        if not (case.has_gamma if name == "dgamma" else case.has_beta):
+            return None
+        gradient = np.asarray(getattr(self, name))
+        if gradient.size == prod(case.parameter_shape):
+            return gradient.reshape(case.parameter_shape)
+        return gradient  # a change left it another shape, which is a mistake of its own
+
+
+def _wide_or_none(array: Array | None) -> Array | None:
+    return None if array is None else wide(array)
+
+
+def run(case: Case, changes: Changes | None = None) -> Pass:
+    """The last pass of a case, forward and backward, with all calls before it."""
+    current: Pass | None = None
+    with np.errstate(all="ignore"), wide_precision():
+        for call in range(case.calls):
+            current = Pass(case, changes or {}, call, current)
+            current.backward()
+    assert current is not None
+    return current
+
+
+class Truth(NamedTuple):
+    """What a case must give: each quantity with its natural scale, and how badly conditioned the case is.
+
+    `conditioning` is 1 + |mean| / sqrt(var + eps), the worst of all rows: how many times more than a roundoff a
+    layer may lose that subtracts a rounded mean, as everybody's does.
+    """
+
+    exact: dict[str, Array]
+    scale: dict[str, Array]
+    conditioning: float
+
+
+def truth(case: Case, changes: Changes | None = None) -> Truth:
+    """The exact quantities of the last call of `case`, of the layer with `changes` if there are any."""
+    exact: dict[str, Array] = {}
+    with np.errstate(all="ignore"), wide_precision():
+        passes: list[Pass] = []
+        for call in range(case.calls):
+            passes.append(Pass(case, changes or {}, call, passes[-1] if passes else None))
+        last = passes[-1]
+        last.backward()
+        for name in QUANTITIES:
+            value = last.quantity(name)
+            if value is not None:
+                exact[name] = value
+        scale = _scales(passes)
+        return Truth(exact, {name: scale[name] for name in exact}, _conditioning(passes))
+
+
+def _scales(passes: list[Pass]) -> dict[str, Array]:
+    """For each quantity the sum of the magnitudes of the terms that make each element of it.
+
+    What xhat contributes is never taken for less than one unit of it: a layer rounds xhat before it is added up.
+    """
+    p = passes[-1]
+    mean, var, u = wide(np.zeros(())), wide(np.ones(())), roundoff(p.case.dtype)
+    for q in passes:
+        if q.follows:
+            mean = (1 - q.fraction) * mean + q.fraction * q.average(abs(q.x))
+            # a rounded mean leaves u * |x| in each distance, whose square is not less than u**2 * x**2
+            var = (1 - q.fraction) * var + q.fraction * (q.stored_var + u * q.average(q.x**2))
+    # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
+    xhat = (abs(p.x) + mean) * p.rstd if p.constant else abs(p.xhat)
+    size, magnitude, d, shape = np.maximum(xhat, 1), abs(p.dy), abs(p.d), p.input_shape
+    dx = d if p.constant else d + p.average(d) + size * p.average(d * size)
+    scales = {
+        "y": (abs(p.gamma) * size + abs(p.beta)).reshape(shape),
+        "dx": (p.rstd * dx).reshape(shape),
+        "dgamma": (magnitude * size).sum(p.view.gamma_axes).reshape(p.case.parameter_shape),
+        "dbeta": magnitude.sum(p.view.gamma_axes).reshape(p.case.parameter_shape),
+    }
+    if p.tracks:
+        scales["running_mean"] = np.broadcast_to(mean, p.running_mean.shape).reshape(-1)
+        scales["running_var"] = np.broadcast_to(var, p.running_var.shape).reshape(-1)
+    return scales
+
+
+def _conditioning(passes: list[Pass]) -> float:
+    """1 + the worst |mean| * rstd, over the calls before too where the last uses what they left."""
+    relevant = passes if passes[-1].tracks else passes[-1:]
+    worst = max(float(np.max(abs(p.mean) * p.rstd, initial=0)) for p in relevant)
+    return 1 + worst if np.isfinite(worst) else np.inf

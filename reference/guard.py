@@ -1,0 +1,90 @@
+"""Running a stranger's code so that nothing it does reaches us: output, warnings, random state, error settings, time.
+
+Knows nothing of layers; it only calls what it is given.
+"""
+
+import contextlib
+import io
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+
+class OutOfTime(BaseException):
+    """Raised inside the code under test when its time is over; not an Exception, so that it is not caught there."""
+
+
+class Clock:
+    """The time that one subject has."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Raise `OutOfTime` in the block when the time is over.
+
+        By a timer signal, which also ends a wait; in threads other than the main one, and where there is no such
+        signal, the block is left to finish by itself.
+        """
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+            yield
+            return
+
+        def ring(signum: int, frame: FrameType | None) -> None:
+            raise OutOfTime
+
+        before = signal.signal(signal.SIGALRM, ring)
+        # Again every 50 ms: code that catches everything may have swallowed the first one.
+        signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-3), 0.05)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+class _Sink(io.TextIOBase):
+    """Takes what is printed and forgets it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+_SINK = _Sink()
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Let the block print, warn, seed and set what it likes; everything is as it was afterwards."""
+    random_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - it is the global one that is protected
+    error_settings, recursion = np.geterr(), sys.getrecursionlimit()
+    out, err = sys.stdout, sys.stderr
+    sys.stdout = sys.stderr = _SINK
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.stdout, sys.stderr = out, err
+        np.seterr(**error_settings)
+        np.random.set_state(random_state)  # noqa: NPY002
+        sys.setrecursionlimit(recursion)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its text."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__

@@ -7,6 +7,7 @@ know how a layer is computed, run or judged.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,6 +76,8 @@ class Case:
         training: the mode of the last call; the calls before it are in training mode. Only BatchNorm cares.
         calls: how many forward and backward passes one object makes; those before the last have other data.
         resize: whether every second call before the last has another batch size.
+        history: how the calls before the last are made: "" in full, "forward only" without their backward, "refilled" with
+            one and the same array for every x.
         overwrite: what the caller changes in place between forward and backward: "x", "y" or nothing.
     """
 
@@ -90,6 +93,7 @@ class Case:
     training: bool = True
     calls: int = 1
     resize: bool = False
+    history: str = ""
     overwrite: str = ""
 
     @property
@@ -131,19 +135,21 @@ class Case:
 
     def shape_of(self, call: int) -> tuple[int, ...]:
         """The shape of x in one of the calls: every second one before the last has a longer first axis."""
-        longer = (self.calls - 1 - call) % 2 if self.resize else 0
+        longer = (self.calls - 1 - call) % 2 if self.resize and self.history != "refilled" else 0
         if longer and 0 not in self.normalized_axes or self.like == "BatchNorm":
             return (self.shape[0] + longer, *self.shape[1:])
         return self.shape
 
-    def arrays(self, call: int = -1) -> Arrays:
-        """x and dy of one call, new ones each time, in their layouts."""
+    def arrays(self, call: int = -1, channels_last: bool = False) -> Arrays:
+        """x and dy of one call, new ones each time, in their layouts; with the channels moved last if so asked."""
         call %= self.calls
         rng = np.random.default_rng((self.seed, call))
         shape = self.shape_of(call)
         x = self._x(rng, shape).astype(self.dtype)
         # A mean that is not zero, so that the gradient's mean term counts; never constant, which would hide it all.
         dy = (rng.standard_normal(shape) + 0.3).astype(self.dtype)
+        if channels_last:
+            x, dy = np.moveaxis(x, 1, -1), np.moveaxis(dy, 1, -1)
         return Arrays(_laid_out(x, self.layout), _laid_out(dy, self.dy_layout))
 
     def parameters(self) -> tuple[Array | None, Array | None]:
@@ -198,6 +204,8 @@ class Case:
             words.append("eval")
         if self.calls > 1:
             words.append(f"call {self.calls}" + (", the one before of another size" if self.resize else ""))
+        if self.history and self.calls > 1:
+            words.append(self.history)
         if self.overwrite:
             words.append(f"{self.overwrite} overwritten before backward")
         return ", ".join([*words, f"seed {self.seed}"])
@@ -248,25 +256,58 @@ def _laid_out(array: Array, layout: str) -> Array:
 
 @dataclass(frozen=True)
 class Scope:
-    """What of a layer's cases can be tried on a subject: its keywords, ranks, dtypes and modes."""
+    """What can be tried on one subject.
+
+    Attributes:
+        like: the layer.
+        ndims, dtypes: the ranks and dtypes it takes.
+        gammas: whether it can be had with a gamma, without, or both; `betas` likewise (given a gamma).
+        keywords: the optional ones of torch's that it takes; the values of the others stay at torch's defaults.
+        several_axes: whether `normalized_shape` may have more than one entry.
+        no_eps: whether RMSNorm takes eps=None.
+        modes: whether it can be in training mode, in eval mode, or both.
+        averages: whether BatchNorm takes momentum=None.
+    """
 
     like: str
-    keywords: frozenset[str]
     ndims: tuple[int, ...]
     dtypes: tuple[str, ...] = ("float64", "float32")
-    eval_mode: bool = True
+    gammas: tuple[bool, ...] = (True, False)
+    betas: tuple[bool, ...] = (True, False)
+    keywords: frozenset[str] = frozenset()
+    several_axes: bool = True
+    no_eps: bool = True
+    modes: tuple[bool, ...] = (True, False)
+    averages: bool = True
 
     @classmethod
-    def full(cls, like: str, **changes: Any) -> "Scope":
-        return cls(like, frozenset(KEYWORDS[like]), RANKS[like], **changes)
+    def full(cls, like: str) -> "Scope":
+        """Everything that torch's layer takes, in float64 and float32."""
+        return cls(like, RANKS[like], keywords=frozenset(KEYWORDS[like]))
 
-    def covers(self, case: Case) -> bool:
-        return (
-            self.keywords.issuperset(case.options)
-            and len(case.shape) in self.ndims
-            and case.dtype in self.dtypes
-            and (case.training or self.eval_mode)
+    def lacks(self, case: Case) -> str:
+        """What of `case` is outside the scope, in a few words; "" if nothing is."""
+        options = case.options
+        reasons = (
+            (len(case.shape) not in self.ndims, f"x of rank {len(case.shape)}"),
+            (case.dtype not in self.dtypes, case.dtype),
+            (case.has_gamma not in self.gammas, "with gamma" if case.has_gamma else "without gamma"),
+            (
+                case.has_gamma and case.like != "RMSNorm" and case.has_beta not in self.betas,
+                "with beta" if case.has_beta else "without beta",
+            ),
+            (case.training not in self.modes, "training mode" if case.training else "eval mode"),
+            (not self.several_axes and len(case.parameter_shape) > 1, "several normalized axes"),
+            ("eps" in options and "eps" not in self.keywords, "the keyword eps"),
+            (case.like == "RMSNorm" and options.get("eps", 0.0) is None and not self.no_eps, "eps=None"),
+            ("momentum" in options and "momentum" not in self.keywords, "the keyword momentum"),
+            ("momentum" in options and options["momentum"] is None and not self.averages, "momentum=None"),
+            (
+                not options.get("track_running_stats", True) and "track_running_stats" not in self.keywords,
+                "track_running_stats=False",
+            ),
         )
+        return next((reason for lacking, reason in reasons if lacking), "")
 
 
 def cases(scope: Scope) -> st.SearchStrategy[Case]:
@@ -276,53 +317,59 @@ def cases(scope: Scope) -> st.SearchStrategy[Case]:
 
 @st.composite
 def _draw_case(draw: st.DrawFn, scope: Scope) -> Case:
-    like, keywords = scope.like, scope.keywords
-    pick = _picker(draw)
+    like, keywords, pick = scope.like, scope.keywords, _picker(draw)
+    # 2D and 4D are half of the cases each way; the simplest rank comes first.
     ndim = pick([n for n in (2, 4, 3, 5, 4, 2) if n in scope.ndims] or scope.ndims)
     sizes = draw(_SIZES[ndim])
+    space = prod(sizes[2:])
     options: dict[str, Any] = {}
     if like == "GroupNorm":
-        groups, per_group = draw(st.integers(1, 4)), sizes[1]
-        sizes = (sizes[0], groups * per_group, *sizes[2:])
-        if sizes[0] * per_group * int(np.prod(sizes[2:])) == 1:  # torch refuses a single value
+        groups = draw(st.integers(1, 4))
+        if sizes[0] * sizes[1] * space == 1:  # torch refuses a single value
             sizes = (2, *sizes[1:])
-        options |= {"num_groups": groups, "num_channels": sizes[1]}
+        sizes = (sizes[0], groups * sizes[1], *sizes[2:])
+        options = {"num_groups": groups, "num_channels": sizes[1]}
     elif like in ("LayerNorm", "RMSNorm"):
-        axes = draw(st.integers(1, ndim)) if ndim > 2 else 1
-        options["normalized_shape"] = sizes[-1] if axes == 1 else sizes[ndim - axes :]
+        axes = draw(st.integers(1, ndim)) if scope.several_axes else 1
+        options = {"normalized_shape": sizes[-1] if axes == 1 else sizes[ndim - axes :]}
     else:
-        options["num_features"] = sizes[1]
-    eval_mode = like == "BatchNorm" and scope.eval_mode and draw(st.booleans())
-    if like == "BatchNorm" and sizes[0] * int(np.prod(sizes[2:])) == 1:
-        sizes = (2, *sizes[1:])
-    elif like == "InstanceNorm" and np.prod(sizes[2:]) == 1:
-        sizes = (*sizes[:-1], 2)
+        if space == 1 and like == "InstanceNorm":
+            sizes = (*sizes[:-1], 2)
+        elif sizes[0] * space == 1:
+            sizes = (2, *sizes[1:])
+        options = {"num_features": sizes[1]}
     if "eps" in keywords:
         options["eps"] = pick([1e-5, 1e-3, 1e-8, 0.3])
-    affine = [name for name in ("affine", "elementwise_affine") if name in keywords]
-    if affine and like == "InstanceNorm":
-        options["affine"] = pick([True, True, False])
-    elif affine and pick([False, False, False, True]):
-        options[affine[0]] = False
-    if "bias" in keywords and pick([False, False, True]):
+    gamma = pick([value for value in (True, True, True, False) if value in scope.gammas])
+    if gamma != (like != "InstanceNorm"):
+        options["elementwise_affine" if like in ("LayerNorm", "RMSNorm") else "affine"] = gamma
+    if like == "LayerNorm" and not pick([value for value in (True, True, False) if value in scope.betas]) and gamma:
         options["bias"] = False
-    if "momentum" in keywords:
-        options["momentum"] = pick([0.1, 0.4, None, 1.0, 0.0])
-    if "track_running_stats" in keywords and pick([False, False, False, True]):
-        options["track_running_stats"] = False
+    training = True
+    if like == "BatchNorm":
+        training = pick(scope.modes)
+        if "momentum" in keywords:
+            options["momentum"] = pick([0.1, 0.4, 1.0, 0.0, *([None] if scope.averages else [])])
+        if "track_running_stats" in keywords and pick([False, False, False, True]):
+            options["track_running_stats"] = False
+    dtype, data = pick(scope.dtypes), pick(DATA)
+    if dtype == "float16":  # whose range the other recipes, and a small eps, would leave
+        data = data if data in ("shifted", "integers") else "unit"
+        options |= {"eps": 0.3} if "eps" in keywords else {}
     return Case(
         like=like,
         shape=sizes,
         config=tuple(sorted(options.items())),
-        dtype=pick(scope.dtypes),
-        data=pick(DATA),
-        seed=draw(st.integers(0, 2**16)),
+        dtype=dtype,
+        data=data,
+        seed=draw(_SEED),
         layout=pick(LAYOUTS),
         dy_layout=pick(LAYOUTS),
         affine_values=pick(AFFINE_VALUES),
-        training=not eval_mode,
+        training=training,
         calls=pick([1, 2, 3]),
         resize=pick([False, True]),
+        history=pick(["", "", "forward only", "refilled"]),
         overwrite=pick(["", "", "x", "y"]),
     )
 
@@ -337,5 +384,6 @@ def _picker(draw: st.DrawFn) -> Any:
     return pick
 
 
+_SEED = st.integers(0, 2**16)
 _SIZES = {ndim: st.tuples(*[st.integers(1, most)] * ndim) for ndim, most in ((1, 9), (2, 9), (3, 6), (4, 5), (5, 4))}
 _INDEX = {n: st.integers(0, n - 1) for n in range(2, 16)}

@@ -24,6 +24,7 @@ so that no digits are lost at any mean. The tests prove all of it against the de
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from functools import cache
 from math import prod
 from typing import Any, NamedTuple
@@ -90,6 +91,15 @@ def view_of(case: Case, shape: tuple[int, ...]) -> View:
     return View(shape, last, (1,) * leading + case.parameter_shape, tuple(range(leading)))
 
 
+class Inputs(NamedTuple):
+    """What a pass is given, in the wide arithmetic; gamma and beta are None where the layer has none."""
+
+    x: Array
+    dy: Array
+    gamma: Array | None
+    beta: Array | None
+
+
 class Pass:
     """One forward and backward pass: the named arrays of the formula, in the view's shape.
 
@@ -97,15 +107,13 @@ class Pass:
     `eps`, `case`), the state before the pass (`running_mean`, `running_var`) and `previous`, the pass before it.
     """
 
-    def __init__(self, case: Case, changes: Changes, call: int, previous: "Pass | None") -> None:
+    def __init__(self, case: Case, changes: Changes, call: int, previous: "Pass | None", inputs: Inputs) -> None:
         self.case, self.changes, self.previous = case, changes, previous
         self.training = case.training or call < case.calls - 1
-        x, dy = case.arrays(call)
-        self.input_shape = x.shape
-        self.batch = x.shape[0]
-        self.view: View = self.step("view", view_of(case, x.shape))
-        self.x, self.dy = wide(x).reshape(self.view.shape), wide(dy).reshape(self.view.shape)
-        self.raw_gamma, self.raw_beta = previous.raw if previous else tuple(map(_wide_or_none, case.parameters()))
+        self.input_shape = inputs.x.shape
+        self.batch = inputs.x.shape[0]
+        self.view: View = self.step("view", view_of(case, inputs.x.shape))
+        self.x, self.dy = inputs.x.reshape(self.view.shape), inputs.dy.reshape(self.view.shape)
         self.momentum = case.options.get("momentum", 0.1)
         self.tracks = case.like == "BatchNorm" and case.options.get("track_running_stats", True)
         if self.tracks:
@@ -113,11 +121,7 @@ class Pass:
             self.batches = previous.batches if previous else 0
             self.running_mean: Array = previous.running_mean if previous else wide(np.zeros(channels))
             self.running_var: Array = previous.running_var if previous else wide(np.ones(channels))
-        self.forward()
-
-    @property
-    def raw(self) -> tuple[Array | None, Array | None]:
-        return self.raw_gamma, self.raw_beta
+        self._forward(inputs)
 
     def __getattr__(self, name: str) -> Any:  # the steps are attributes that type checkers cannot see
         raise AttributeError(f"there is no step {name!r} before this one")
@@ -138,23 +142,23 @@ class Pass:
         """How many numbers share a mean."""
         return prod(self.view.shape[axis] for axis in self.view.axes)
 
-    def forward(self) -> None:
+    def _forward(self, inputs: Inputs) -> None:
         """The steps from x to y, and the running statistics."""
-        x, step = self.x, self.step
+        x, step, parameters = self.x, self.step, self.view.gamma_shape
         step("eps", self.case.eps)
-        ones, zeros = wide(np.ones(self.view.gamma_shape)), wide(np.zeros(self.view.gamma_shape))
-        step("gamma", ones if self.raw_gamma is None else self.raw_gamma.reshape(self.view.gamma_shape))
-        step("beta", zeros if self.raw_beta is None else self.raw_beta.reshape(self.view.gamma_shape))
+        step("gamma", wide(np.ones(parameters)) if inputs.gamma is None else inputs.gamma.reshape(parameters))
+        step("beta", wide(np.zeros(parameters)) if inputs.beta is None else inputs.beta.reshape(parameters))
         step("constant", bool(self.tracks and not self.training))  # the statistics do not depend on x
         step("follows", bool(self.tracks and self.training))  # the running statistics follow this batch
-        if not self.constant or self.follows:
-            self._batch_statistics(x)
+        self._batch_statistics(x)
+        if self.tracks:
+            self.old_mean, self.old_var = self.running_mean, self.running_var
         if self.follows:
             self._follow()
         if self.constant:
             step("mean", step("used_mean", self.running_mean))
             step("centred", x - self.mean)
-            step("var", self.running_var)
+            step("var", step("used_var", self.running_var))
         else:
             step("mean", self.batch_mean)
             step("centred", self.batch_centred)
@@ -175,13 +179,14 @@ class Pass:
 
     def _follow(self) -> None:
         """The running statistics after this pass; torch stores the unbiased variance."""
-        step, old_mean, old_var = self.step, self.running_mean, self.running_var
-        self.old_mean, self.old_var = old_mean, old_var
+        step, old_mean, old_var = self.step, self.old_mean, self.old_var
         self.batches += 1
         fraction = 1 / wide(np.array(self.batches)) if self.momentum is None else wide(np.array(self.momentum))
         step("fraction", fraction)
-        step("stored_var", self.batch_var * self.count / max(self.count - 1, 1))
-        step("running_mean", (1 - self.fraction) * old_mean + self.fraction * self.batch_mean)
+        axes = self.view.gamma_axes  # one number a channel, however many the batch has
+        step("stored_var", self.batch_var.mean(axes, keepdims=True) * self.count / max(self.count - 1, 1))
+        batch_mean = self.batch_mean.mean(axes, keepdims=True)
+        step("running_mean", (1 - self.fraction) * old_mean + self.fraction * batch_mean)
         step("running_var", (1 - self.fraction) * old_var + self.fraction * self.stored_var)
 
     def backward(self) -> None:
@@ -203,6 +208,14 @@ class Pass:
         step("dgamma", self.parameter_sum(dy * self.dgamma_factor))
         step("dbeta", self.parameter_sum(dy))
 
+    def with_backward(self, changes: Changes) -> "Pass":
+        """The same forward pass with other changes to the backward steps."""
+        other = copy(self)
+        other.changes = changes
+        with np.errstate(all="ignore"), wide_precision():
+            other.backward()
+        return other
+
     def quantity(self, name: str) -> Array | None:
         """One quantity in the shape in which a layer gives it; None where the layer has none."""
         case = self.case
@@ -218,19 +231,58 @@ class Pass:
         return gradient  # a change left it another shape, which is a mistake of its own
 
 
-def _wide_or_none(array: Array | None) -> Array | None:
-    return None if array is None else wide(array)
-
-
-def run(case: Case, changes: Changes | None = None) -> Pass:
-    """The last pass of a case, forward and backward, with all calls before it."""
-    current: Pass | None = None
+def passes(case: Case, changes: Changes | None = None) -> list[Pass]:
+    """All passes of a case, in order; the last is the one that is judged."""
+    done: list[Pass] = []
+    gamma, beta = (None if value is None else wide(value) for value in case.parameters())
     with np.errstate(all="ignore"), wide_precision():
         for call in range(case.calls):
-            current = Pass(case, changes or {}, call, current)
-            current.backward()
-    assert current is not None
-    return current
+            x, dy = case.arrays(call)
+            inputs = Inputs(wide(x), wide(dy), gamma, beta)
+            done.append(Pass(case, changes or {}, call, done[-1] if done else None, inputs))
+            done[-1].backward()
+    return done
+
+
+def derivative(case: Case, changes: Changes | None = None) -> dict[str, Array]:
+    """The true gradients of the forward steps with `changes`, whatever their backward steps say.
+
+    By the complex step: f(x + ih) has the imaginary part h f'(x), with no difference taken and so no digits lost, for
+    h as small as one likes (Squire and Trapp, SIAM Review 40, 1998). One forward pass for each number of x, gamma and
+    beta; meant for small cases. Only for changes to forward steps that are analytic.
+    """
+    *before, last = passes(case, changes)
+    x, dy = case.arrays()
+    real = [wide(x), *(None if value is None else wide(value) for value in case.parameters())]
+    found = {}
+    with np.errstate(all="ignore"), wide_precision():
+        for place, name in enumerate(("dx", "dgamma", "dbeta")):
+            array = real[place]
+            if array is None:
+                continue
+            gradient = np.empty_like(array)
+            for index in np.ndindex(array.shape):
+                stepped = [None if value is None else _complex(value) for value in real]
+                stepped[place][index] += _STEP  # type: ignore[index]
+                inputs = Inputs(stepped[0], wide(dy), stepped[1], stepped[2])  # type: ignore[arg-type]
+                y = Pass(case, changes or {}, case.calls - 1, before[-1] if before else None, inputs).y
+                gradient[index] = (_imaginary(y) * last.dy).sum()
+            found[name] = gradient
+    return found
+
+
+_STEP = 1e-200j
+
+
+def _complex(array: Array) -> Array:
+    return array.copy() if array.dtype == object else array.astype(np.clongdouble)
+
+
+def _imaginary(array: Array) -> Array:
+    """The imaginary parts, in units of the step."""
+    if array.dtype == object:
+        return np.asarray(np.frompyfunc(lambda value: mpmath.mpmathify(value).imag / 1e-200, 1, 1)(array))
+    return np.asarray(array.imag / np.longdouble(1e-200))
 
 
 class Truth(NamedTuple):
@@ -249,27 +301,24 @@ def truth(case: Case, changes: Changes | None = None) -> Truth:
     """The exact quantities of the last call of `case`, of the layer with `changes` if there are any."""
     exact: dict[str, Array] = {}
     with np.errstate(all="ignore"), wide_precision():
-        passes: list[Pass] = []
-        for call in range(case.calls):
-            passes.append(Pass(case, changes or {}, call, passes[-1] if passes else None))
-        last = passes[-1]
-        last.backward()
+        done = passes(case, changes)
+        last = done[-1]
         for name in QUANTITIES:
             value = last.quantity(name)
             if value is not None:
                 exact[name] = value
-        scale = _scales(passes)
-        return Truth(exact, {name: scale[name] for name in exact}, _conditioning(passes))
+        scale = _scales(done)
+        return Truth(exact, {name: scale[name] for name in exact}, _conditioning(done))
 
 
-def _scales(passes: list[Pass]) -> dict[str, Array]:
+def _scales(done: list[Pass]) -> dict[str, Array]:
     """For each quantity the sum of the magnitudes of the terms that make each element of it.
 
     What xhat contributes is never taken for less than one unit of it: a layer rounds xhat before it is added up.
     """
-    p = passes[-1]
+    p = done[-1]
     mean, var, u = wide(np.zeros(())), wide(np.ones(())), roundoff(p.case.dtype)
-    for q in passes:
+    for q in done:
         if q.follows:
             mean = (1 - q.fraction) * mean + q.fraction * q.average(abs(q.x))
             # a rounded mean leaves u * |x| in each distance, whose square is not less than u**2 * x**2
@@ -290,8 +339,8 @@ def _scales(passes: list[Pass]) -> dict[str, Array]:
     return scales
 
 
-def _conditioning(passes: list[Pass]) -> float:
+def _conditioning(done: list[Pass]) -> float:
     """1 + the worst |mean| * rstd, over the calls before too where the last uses what they left."""
-    relevant = passes if passes[-1].tracks else passes[-1:]
+    relevant = done if done[-1].tracks else done[-1:]
     worst = max(float(np.max(abs(p.mean) * p.rstd, initial=0)) for p in relevant)
     return 1 + worst if np.isfinite(worst) else np.inf

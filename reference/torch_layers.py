@@ -5,7 +5,8 @@ Either side can stand in the other's place: same constructors, `forward`, `backw
 the project sees torch through this file alone, and this file knows no case, formula or tolerance.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: on arrays this small, handing work to others costs more than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class TorchLayer:

@@ -5,7 +5,8 @@ the step of gradient descent are torch's own (`torch.nn`, autograd, `torch.optim
 hand can be trained in lockstep with something that shares none of its code. Must not know npnorm, data or experiments.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,12 @@ def _group(width: int) -> nn.Module:
 LINEAR = {"weight": "weight", "bias": "bias"}
 NORM = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
 
-NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "rms": nn.RMSNorm, "group": _group}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "layer": nn.LayerNorm,
+    "rms": nn.RMSNorm,
+    "group": _group,
+}
 
 
 class TorchMLP:
@@ -33,8 +39,8 @@ class TorchMLP:
     Args:
         layer_sizes: the widths from input to classes.
         norm: none, batch, layer, rms or group (4 groups, or the largest number below that divides the width).
-        state: the starting values, float64: `linear1.weight` of shape (outputs, inputs), `linear1.bias`, `norm1.gamma`,
-            `norm1.beta`, `norm1.running_mean`, `norm1.running_var`, `linear2.weight`, ... as far as the layers have them.
+        state: the starting values, float64, as far as the layers have them: `linear1.weight` of shape (outputs,
+            inputs), `linear1.bias`, `norm1.gamma`, `norm1.beta`, `norm1.running_mean`, `norm1.running_var`, and so on.
         lr: the learning rate.
 
     Raises:
@@ -47,7 +53,7 @@ class TorchMLP:
         modules: list[nn.Module] = []
         self._tensors: dict[str, torch.Tensor] = {}
         last = len(layer_sizes) - 1
-        for i, (inputs, width) in enumerate(zip(layer_sizes, layer_sizes[1:], strict=False), start=1):
+        for i, (inputs, width) in enumerate(pairwise(layer_sizes), start=1):
             modules.append(nn.Linear(inputs, width).double())
             self._name(f"linear{i}", modules[-1], LINEAR)
             if i == last:

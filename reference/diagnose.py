@@ -1,0 +1,216 @@
+"""From what is wrong to the name of the mistake, or to an honest "unknown".
+
+A mistake is named only when a layer with exactly that mistake gives the subject's numbers on every probe, to rounding,
+in float64 (`reference.search`). Mistakes that are no formula are told by experiment: by what the layer was seen to do,
+or by probes that differ in one aspect only. What neither finds is "unknown", with all that can be said about it
+(`reference.conditions`). This module knows how to bring the three together, and must not know how reports look.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from reference.cases import Case
+from reference.compare import roundoff
+from reference.conditions import describe_unknown
+from reference.exact import QUANTITIES
+from reference.faults import FAULTS
+from reference.result import NamedFault
+from reference.search import GRADIENTS, Explanation, Search
+from reference.verdict import Convention, Trial
+
+CONTIGUOUS = ("C", "read-only")
+
+
+def diagnose(like: str, trials: list[Trial], failing: list[Trial], convention: Convention) -> list[NamedFault]:
+    """The mistakes behind the failing trials, by name where one is found.
+
+    Args:
+        like: the layer. trials: the designed probes, passed and failed. failing: those that failed, random ones too.
+        convention: what the layer is held to.
+    """
+    found = _by_deed(failing)
+    deeds = {fault.id for fault in found}
+    numbers = [t for t in trials if not _explained_by_deed(t, deeds)]
+    missing = _eval_backward_missing(numbers)
+    if missing:
+        found.append(missing)
+        numbers = [t for t in numbers if not _statistics_given(t.case)]
+    core = [t for t in numbers if _usable(t) and _plain(t.case)]
+    special = [t for t in numbers if _usable(t) and not _plain(t.case)]
+    explanations: list[Explanation] = [Explanation()]
+    search = Search(like, core, convention)
+    if any(t.wrong for t in core):
+        demoted = _demoted(core, numbers)
+        if demoted:
+            return _merge([*found, demoted])
+        explanations = search.explain()
+        found += _named(search, explanations, core)
+    unknown = explanations[0].unknown
+    suspects = explanations[0].suspects
+    # What is left once the formula has said its part: probes that differ from a plain one in one aspect.
+    left = [t for t in special if any(name not in unknown for name in _unexplained(search, suspects, t))]
+    found += _by_experiment(left, special, search, suspects, bool(suspects or unknown))
+    if unknown:
+        found.append(_unknown(trials, unknown))
+    elif not found and failing:
+        wrong = tuple(name for name in QUANTITIES if any(name in t.wrong for t in failing))
+        everything = [*trials, *(t for t in failing if t not in trials)]
+        found.append(_unknown(everything, wrong))
+    return _merge(found)
+
+
+def _plain(case: Case) -> bool:
+    return not case.overwrite and case.layout in CONTIGUOUS and case.dy_layout in CONTIGUOUS
+
+
+def _statistics_given(case: Case) -> bool:
+    """Whether it is BatchNorm with its running statistics."""
+    return not case.training and bool(case.options.get("track_running_stats", True))
+
+
+def _usable(trial: Trial) -> bool:
+    """Whether its numbers can be held against formulas: float64, finite, not all rounding."""
+    case = trial.case
+    conditioned = trial.expected.truth.conditioning < 1e4
+    # where all of a row is one number, a wrong formula is made of rounding alone
+    regular = case.data not in ("nan", "constant")
+    return case.dtype == "float64" and regular and conditioned and not trial.seen.refused
+
+
+def _by_deed(failing: list[Trial]) -> list[NamedFault]:
+    """What the layer was seen to do: write into its arguments, hand out their memory, change the dtype, not return."""
+    seen: dict[str, list[tuple[str, str]]] = {}
+    for trial in failing:
+        for finding in trial.findings:
+            seen.setdefault(finding.id, []).append((finding.quantity, finding.detail))
+    if "dx-aliases-dy" in seen:
+        seen.pop("upstream-gradient-mutated", None)  # who returns dy's own memory has written into it
+    found = []
+    for id, details in seen.items():
+        quantities = tuple(dict.fromkeys(quantity for quantity, _ in details))
+        evidence = f"{details[0][1]} (seen {len(details)} times)"
+        if id in FAULTS:
+            found.append(_fault(id, quantities, evidence))
+        else:
+            found.append(NamedFault("unknown", "mistake", quantities, f"{id}: {details[0][1]}", "", evidence))
+    return found
+
+
+def _explained_by_deed(trial: Trial, deeds: set[str]) -> bool:
+    """Whether a trial failed only because the layer could not write where it wanted to."""
+    writes = deeds & {"input-mutated", "upstream-gradient-mutated", "dx-aliases-dy"}
+    return bool(writes and (trial.seen.raised or trial.case.overwrite or "read-only" in (trial.case.layout, trial.case.dy_layout)))
+
+
+def _eval_backward_missing(trials: list[Trial]) -> NamedFault | None:
+    """BatchNorm's backward in eval mode: it raises or returns None each time, while in training mode it does not."""
+    evaluation = [t for t in trials if _statistics_given(t.case) and not t.seen.refused]
+    training = [t for t in trials if t.case.training]
+    if not evaluation or not all("dx" in t.seen.problems for t in evaluation) or any(t.seen.raised == "forward" for t in evaluation):
+        return None
+    if all("dx" in t.seen.problems for t in training):
+        return None
+    return _fault("eval-backward-missing", GRADIENTS, f"in eval mode: {evaluation[0].seen.problems['dx']}")
+
+
+def _named(search: Search, explanations: list[Explanation], core: list[Trial]) -> list[NamedFault]:
+    """The entries of the dictionary of the shortest explanations."""
+    found = []
+    ties = [sorted(e.ids) for e in explanations]
+    for explanation in explanations:
+        wrong = [name for name in QUANTITIES if any(name in t.wrong for t in core) and name not in explanation.unknown]
+        worst = max(
+            (search.error_of(explanation.suspects, t, name) for t in core[:20] for name in wrong if name in t.comparisons),
+            default=0.0,
+        )
+        for suspect in explanation.suspects:
+            fault = FAULTS[suspect.id]
+            # what it spoils first, or whatever is wrong if that is only seen through its consequences
+            quantities = [name for name in wrong if name in _consequences(fault.quantities, fault.forward)] or wrong
+            evidence = f"reproduces all {len(core)} probes, to {worst:.2g} u"
+            if len(explanation.suspects) > 1:
+                others = " and ".join(s.id for s in explanation.suspects if s is not suspect)
+                evidence += f", together with {others}"
+            if len(ties) > 1:
+                evidence += "; so does " + ", or ".join(" with ".join(tie) for tie in ties if suspect.id not in tie)
+            if suspect.id == "eps-argument-ignored":
+                evidence += f"; the eps that was used is {suspect.changes['eps'](None, None):g}"
+            found.append(_fault(suspect.id, quantities, evidence))
+    return found
+
+
+def _consequences(quantities: tuple[str, ...], forward: bool) -> tuple[str, ...]:
+    return QUANTITIES if forward and "y" in quantities else quantities
+
+
+def _unexplained(search: Search, suspects: tuple, trial: Trial) -> list[str]:  # type: ignore[type-arg]
+    """The quantities of a trial that the formula with these mistakes does not give."""
+    return [n for n in trial.comparisons if (n in trial.wrong or suspects) and not search.reproduces(suspects, [trial], n)]
+
+
+def _by_experiment(
+    left: list[Trial], special: list[Trial], search: Search, suspects: tuple, known: bool  # type: ignore[type-arg]
+) -> list[NamedFault]:
+    """Probes that differ from a right one in one aspect: x overwritten, or another place in memory."""
+    found = []
+    over_x = [t for t in left if t.case.overwrite == "x"]
+    strided = [t for t in left if not t.case.overwrite]
+    others = [t for t in left if t.case.overwrite == "y"]
+    if over_x and not others:
+        wrong = tuple(n for n in QUANTITIES if any(n in t.wrong for t in over_x))
+        found.append(_fault("input-not-saved", wrong, f"right until x is overwritten before backward: {over_x[0].case}"))
+    if strided:
+        wrong = tuple(n for n in QUANTITIES if any(n in t.wrong for t in strided))
+        layouts = sorted({t.case.layout if t.case.layout != "C" else f"dy {t.case.dy_layout}" for t in strided})
+        evidence = f"right for contiguous arrays, wrong for these: {', '.join(layouts)}"
+        found.append(_fault("layout-dependent", wrong, evidence))
+    if others:
+        wrong = tuple(n for n in QUANTITIES if any(n in t.wrong for t in others))
+        found.append(_unknown(special, wrong))
+    return found
+
+
+def _demoted(core: list[Trial], trials: list[Trial]) -> NamedFault | None:
+    """float64 with float32's precision: errors of that size everywhere, without a pattern, and none in float32."""
+    wrong = [(t, t.comparisons[name]) for t in core for name in t.wrong]
+    unit = roundoff("float32") / roundoff("float64")
+    if any(c.problem or c.error > 64 * unit * t.expected.truth.conditioning**2 for t, c in wrong):
+        return None
+    if any(t.wrong for t in trials if t.case.dtype == "float32"):
+        return None
+    if len({t.case for t, _ in wrong}) < len(core) / 3:
+        return None
+    for trial, comparison in wrong[:8]:
+        got = trial.seen.outcome[comparison.quantity].reshape(-1)
+        exact = trial.expected.truth.exact[comparison.quantity].reshape(-1)
+        error = (got - exact).astype(np.float64)
+        # a pattern: the error is a multiple of the value, as that of a constant that is a little off
+        value = exact.astype(np.float64)
+        features = np.stack([value, np.ones_like(value)], axis=1)
+        fitted = features @ np.linalg.lstsq(features, error, rcond=None)[0]
+        if error.size > 8 and np.linalg.norm(error - fitted) < 0.5 * np.linalg.norm(error):
+            return None
+    quantities = tuple(dict.fromkeys(c.quantity for _, c in wrong))
+    worst = max(c.error for _, c in wrong)
+    evidence = f"errors up to {worst:.2g} u in float64, that is {worst / unit:.2g} u of float32; none in float32"
+    return _fault("dtype-demoted", quantities, evidence)
+
+
+def _unknown(trials: list[Trial], quantities: tuple[str, ...]) -> NamedFault:
+    summary = f"No known mistake gives these numbers: {', '.join(quantities) or 'nothing'} wrong."
+    return NamedFault("unknown", "mistake", quantities, summary, "", describe_unknown(trials, quantities))
+
+
+def _fault(id: str, quantities: Iterable[str], evidence: str) -> NamedFault:
+    fault = FAULTS[id]
+    return NamedFault(id, fault.kind, tuple(quantities), fault.summary, fault.mend, evidence)
+
+
+def _merge(found: list[NamedFault]) -> list[NamedFault]:
+    """Each name once, mistakes before conventions, the unknown last."""
+    once = {fault.id: fault for fault in reversed(found)}
+    return sorted(
+        reversed(list(once.values())), key=lambda fault: (fault.id == "unknown", fault.kind == "convention")
+    )
+

@@ -1,0 +1,144 @@
+"""The designed cases: few, fixed, and chosen so that each known way of being wrong shows in at least one of them.
+
+Every probe but the first ones differs from another in one aspect (its layout, its call, its eps, one size...), so that
+comparing those that fail with those that pass tells under which condition a layer is wrong. This module knows cases,
+and must not know how they are run or judged.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from reference.cases import LIKES, RANKS, Case, make
+
+# Sizes all different, so that no axis can stand in for another; GroupNorm has more groups than 1 and more channels in
+# each than 1, and its number of groups is not the number of channels in each.
+BASES: dict[str, dict[int, Case]] = {
+    "GroupNorm": {
+        2: make("GroupNorm", (5, 12), groups=3, seed=2),
+        3: make("GroupNorm", (3, 8, 5), groups=2, seed=3),
+        4: make("GroupNorm", (3, 6, 4, 5), groups=2, seed=4),
+        5: make("GroupNorm", (2, 6, 3, 4, 5), groups=3, seed=5),
+    },
+    "LayerNorm": {rank: make("LayerNorm", (5, 3, 4, 2, 7)[-rank:], seed=rank) for rank in RANKS["LayerNorm"]},
+    "RMSNorm": {rank: make("RMSNorm", (5, 3, 4, 2, 7)[-rank:], eps=1e-5, seed=rank) for rank in RANKS["RMSNorm"]},
+    "BatchNorm": {rank: make("BatchNorm", (7, 4, 3, 5, 2)[:rank], seed=rank) for rank in RANKS["BatchNorm"]},
+    "InstanceNorm": {
+        rank: make("InstanceNorm", (3, 4, 5, 6, 2)[:rank], affine=True, seed=rank) for rank in RANKS["InstanceNorm"]
+    },
+}
+
+
+@cache
+def probes(like: str) -> tuple[Case, ...]:
+    """All designed cases of a layer, the plainest first."""
+    found = [*BASES[like].values(), *_shapes(like)]
+    for rank in (4, 2) if like != "InstanceNorm" else (4, 3):
+        found += _variations(BASES[like][rank])
+    if like == "BatchNorm":
+        found += _modes()
+    return tuple(dict.fromkeys(found))
+
+
+def _shapes(like: str) -> Iterator[Case]:
+    """Sizes that coincide, sizes of one, large sizes that no block divides, other groups and axes."""
+    if like == "GroupNorm":
+        shapes: list[tuple[tuple[int, ...], int]] = [
+            *[((3, 6, 4, 5), groups) for groups in (1, 3, 6)],
+            *[((5, 12), groups) for groups in (1, 2, 4, 6, 12)],
+            *[((1, 6, 4, 5), 2), ((1, 8), 2), ((4, 4), 2), ((6, 6, 6, 6), 3), ((4, 8, 3, 3), 4)],
+            *[((3, 6, 1, 5), 2), ((3, 6, 4, 1), 2), ((2, 6, 1, 1), 3), ((3, 9, 2, 7), 3)],
+            *[((67, 4, 2, 3), 2), ((131, 6), 3), ((1031, 4), 2), ((2, 4, 33, 35), 2), ((2, 514), 2)],
+        ]
+        for shape, groups in shapes:
+            yield make(like, shape, groups=groups, seed=sum(shape))
+    elif like in ("LayerNorm", "RMSNorm"):
+        eps = {"eps": 1e-5} if like == "RMSNorm" else {}
+        for ndim, axes in ((3, 2), (4, 2), (4, 3), (5, 2), (2, 2), (4, 4)):
+            yield make(like, (5, 3, 4, 2, 7)[-ndim:], axes=axes, seed=10 * ndim + axes, **eps)
+        for shape in ((1, 7), (7, 1), (6, 6), (5, 5, 5), (4, 4, 4, 4), (1, 1, 8), (131, 5), (1031, 3), (67, 2, 3), (3, 1031)):
+            yield make(like, shape, seed=sum(shape), **eps)
+        for shape in ((3, 4, 4), (2, 3, 3, 3), (4, 4, 4), (1, 3, 2), (131, 2, 3)):
+            yield make(like, shape, axes=2, seed=sum(shape), **eps)
+    else:
+        batch = like == "BatchNorm"
+        shapes_only: list[tuple[int, ...]] = [(1, 4, 3, 5), (4, 4, 4, 4), (3, 4, 1, 5), (3, 4, 5, 1), (4, 2, 3, 3), (1, 3, 6)]
+        shapes_only += [(67, 4, 2, 3), (2, 3, 33, 35), (3, 1, 4, 5), (4, 1, 7), (1031, 3, 2)]
+        if batch:
+            shapes_only += [(5, 5), (2, 3), (6, 1), (131, 6), (1031, 4), (4, 3, 1, 1), (3, 67)]
+        for shape in shapes_only:
+            yield make(like, shape, seed=sum(shape), **({} if batch else {"affine": True}))
+
+
+def _variations(base: Case) -> Iterator[Case]:
+    """`base` with one aspect changed."""
+    # a variance near eps, from both sides: small data at the usual eps, usual data at a large one
+    yield replace(base, data="small")
+    for eps in (0.3, 1e-3, 1e-8):
+        yield with_options(base, eps=eps)
+    yield replace(with_options(base, eps=1e-3), data="small")
+    yield replace(with_options(base, eps=1e-12), data="small")
+    # a second and a third pass of the same object
+    yield replace(base, calls=2)
+    yield replace(base, calls=2, resize=True)
+    yield replace(base, calls=3, resize=True)
+    for history in ("forward only", "refilled"):
+        yield replace(base, calls=2, history=history)
+    for overwritten in ("x", "y"):
+        yield replace(base, overwrite=overwritten)
+    for layout in ("read-only", "F", "strided", "flipped", "transposed", "sliced"):
+        yield replace(base, layout=layout)
+        yield replace(base, dy_layout=layout)
+    for values in ("unit", "uniform", "some zero"):
+        yield replace(base, affine_values=values)
+    yield from _fewer_parameters(base)
+    for data in ("shifted", "integers", "constant", "tiny", "large", "offset 1e2", "offset 1e4", "offset 1e6", "nan"):
+        yield replace(base, data=data)
+    for dtype in ("float32", "float16"):
+        yield replace(base, dtype=dtype)
+    for data in ("small", "shifted", "constant", "large", "offset 1e2", "offset 1e4"):
+        yield replace(base, dtype="float32", data=data)
+    yield replace(base, dtype="float32", calls=2)
+    if base.like == "RMSNorm":
+        yield with_options(base, eps=None)
+        yield replace(with_options(base, eps=None), dtype="float32", data="tiny")
+
+
+def _fewer_parameters(base: Case) -> Iterator[Case]:
+    if base.like in ("LayerNorm", "RMSNorm"):
+        yield with_options(base, elementwise_affine=False)
+        if base.like == "LayerNorm":
+            yield with_options(base, bias=False)
+    else:
+        yield with_options(base, affine=False)
+
+
+def _modes() -> Iterator[Case]:
+    """What only BatchNorm has: running statistics, and a mode in which they are used."""
+    for rank in (2, 4):
+        base = BASES["BatchNorm"][rank]
+        fresh, trained = replace(base, training=False), replace(base, training=False, calls=3)
+        yield from (trained, fresh, replace(base, training=False, calls=2, resize=True))
+        yield replace(trained, shape=(1, *base.shape[1:]), calls=2, resize=True)
+        yield replace(trained, affine_values="unit")
+        for data in ("small", "shifted", "offset 1e2"):
+            yield replace(trained, data=data)
+        yield replace(trained, dtype="float32")
+        yield replace(trained, overwrite="x")
+        yield replace(trained, dy_layout="F")
+        yield with_options(trained, eps=0.3)
+        yield with_options(trained, affine=False)
+        for momentum in (0.4, 1.0, 0.0, None):
+            yield with_options(replace(base, calls=2), momentum=momentum)
+            yield with_options(trained, momentum=momentum)
+        for case in (base, trained):
+            yield with_options(case, track_running_stats=False)
+
+
+def with_options(case: Case, **options: Any) -> Case:
+    """`case` with some of its layer's options changed."""
+    return replace(case, config=tuple(sorted((case.options | options).items())))
+
+
+assert set(BASES) == set(LIKES)

@@ -1,0 +1,286 @@
+"""The search for the entries of the dictionary that reproduce a layer's numbers.
+
+Quantity after quantity, in the order in which a layer computes them, the formula is changed by as few entries as make
+it give the subject's numbers on every probe, to rounding; what is found for one quantity holds for the next. This module
+knows formulas and numbers, not what a layer does besides, nor how a finding is put into words.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+
+from reference import exact
+from reference.cases import Array, Case
+from reference.compare import error_units
+from reference.exact import Changes, Pass
+from reference.faults import FAULTS, Variant
+from reference.verdict import Convention, Trial, tolerance_of
+
+REPRODUCED = 1e4  # units: a formula that agrees to twelve digits is the layer's; wrong ones differ in the first few
+BRANCHES = 32  # explanations of equal length that are followed side by side
+SMALL = 130  # numbers of x up to which the true derivative of a changed forward is taken
+GRADIENTS = ("dx", "dgamma", "dbeta")
+RUNNING = ("running_mean", "running_var")
+
+# How the backward of a layer whose forward is wrong may go.
+MODES = ("follows", "derivative", "right")
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One way of making one mistake."""
+
+    id: str
+    variant: int
+    changes: Variant = field(compare=False)
+    forward: bool = field(compare=False)
+    stateful: bool = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The mistakes found so far, and the quantities that none explains."""
+
+    suspects: tuple[Suspect, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(suspect.id for suspect in self.suspects)
+
+
+def merged(*parts: Changes | Variant) -> dict[str, tuple[exact.Change, ...]]:
+    """Several changes as one, applied in their order."""
+    found: dict[str, tuple[exact.Change, ...]] = {}
+    for part in parts:
+        for step, change in part.items():
+            found[step] = found.get(step, ()) + (change if isinstance(change, tuple) else (change,))
+    return found
+
+
+def accepted_changes(ids: Iterable[str], like: str, eps: float | None = None) -> Changes:
+    """The formula of the conventions that a user accepts.
+
+    Raises:
+        ValueError: an id is not in the dictionary, or is a mistake and not a convention.
+    """
+    changes: list[Variant] = []
+    for id in ids:
+        if id not in FAULTS or FAULTS[id].kind != "convention":
+            known = ", ".join(sorted(fault.id for fault in FAULTS.values() if fault.kind == "convention"))
+            raise ValueError(f"Expected the id of a convention but got {id!r}: one of {known}")
+        if id == "eps-argument-ignored":
+            changes += [_fixed_eps(eps)] if eps is not None else []
+        elif like in FAULTS[id].likes:
+            changes.append(FAULTS[id].variants[0])
+    return merged(*changes)
+
+
+def _fixed_eps(eps: float) -> Variant:
+    return {"eps": lambda p, _: eps}
+
+
+class Search:
+    """The search for an explanation of the numbers of some trials."""
+
+    def __init__(self, like: str, trials: list[Trial], convention: Convention) -> None:
+        self.base = convention.changes
+        self.trials = sorted(trials, key=lambda trial: (not trial.wrong, np.prod(trial.case.shape) * trial.case.calls))
+        self.suspects = [
+            Suspect(fault.id, number, variant, fault.forward, fault.stateful)
+            for fault in FAULTS.values()
+            if like in fault.likes
+            for number, variant in enumerate(fault.variants)
+        ]
+        eps = fixed_eps_of(trials, self.base)
+        if eps is not None:
+            self.suspects.append(Suspect("eps-argument-ignored", 0, _fixed_eps(eps), True, False))
+        self._passes: dict[object, list[Pass]] = {}
+        self._derivatives: dict[object, dict[str, Array]] = {}
+        self.tested = 0
+
+    def explain(self) -> list[Explanation]:
+        """The shortest explanations; several if they tie."""
+        training = [t for t in self.trials if t.case.training]
+        evaluation = [t for t in self.trials if not t.case.training]
+        single, sequences = [t for t in training if t.case.calls == 1], [t for t in training if t.case.calls > 1]
+        stages = [(part, "y") for part in (single, sequences)]
+        stages += [(part, name) for part in (single, sequences) for name in RUNNING]
+        stages += [(evaluation, name) for name in ("y", *RUNNING)]
+        stages += [(part, name) for name in GRADIENTS for part in (single, sequences, evaluation)]
+        branches = [Explanation()]
+        for part, name in stages:
+            part = [t for t in part if name in t.comparisons]
+            if part:
+                grown = [longer for branch in branches for longer in self._extend(branch, part, name)]
+                fewest = min((len(b.unknown), len(b.ids)) for b in grown)
+                # one that is longer by one now may need less later, as one mistake may spoil two quantities
+                grown = [b for b in grown if (len(b.unknown), len(b.ids)) <= (fewest[0], fewest[1] + 1)]
+                branches = _distinct(sorted(grown, key=lambda b: (len(b.unknown), len(b.ids))))[:BRANCHES]
+        whole = [b for b in branches if self._holds(b)] or [b for b in branches if b.unknown]
+        if not whole:
+            wrong = tuple(name for name in exact.QUANTITIES if any(name in t.wrong for t in self.trials))
+            return [Explanation(unknown=wrong)]
+        best = min((len(b.unknown), len(b.ids)) for b in whole)
+        return _by_ids([b for b in whole if (len(b.unknown), len(b.ids)) == best])
+
+    def _extend(self, branch: Explanation, part: list[Trial], name: str) -> list[Explanation]:
+        """`branch`, made longer by as few suspects as it takes to reproduce `name` in these trials."""
+        if name in branch.unknown or self.reproduces(branch.suspects, part, name):
+            return [branch]
+        if not any(name in trial.wrong for trial in part) and name in GRADIENTS and "y" in branch.unknown:
+            return [branch]  # right, though nothing is known of the forward
+        fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
+        for size in (1, 2):
+            found = [
+                replace(branch, suspects=branch.suspects + more)
+                for more in combinations(fresh, size)
+                if len({s.id for s in more}) == size and self.reproduces(branch.suspects + more, part, name)
+            ]
+            if found:
+                return found
+        return [replace(branch, unknown=(*branch.unknown, name))]
+
+    def _touches(self, suspect: Suspect, name: str) -> bool:
+        """Whether a suspect may change a quantity at all; the formula would say so too, only later."""
+        if name in ("y", *RUNNING):
+            return suspect.forward
+        if suspect.forward:
+            return False  # what changes the forward has been found in the forward
+        return not suspect.changes.keys().isdisjoint(_STEPS_OF[name])
+
+    def _holds(self, branch: Explanation) -> bool:
+        """Whether all that it does not call unknown is reproduced in all trials."""
+        for name in exact.QUANTITIES:
+            part = [t for t in self.trials if name in t.comparisons]
+            if name not in branch.unknown and part and not self.reproduces(branch.suspects, part, name):
+                return False
+        return True
+
+    def reproduces(self, suspects: tuple[Suspect, ...], part: list[Trial], name: str) -> bool:
+        """Whether the formula with these mistakes gives the subject's `name` in each of these trials."""
+        forward = [s for s in suspects if s.forward]
+        if any("view" in s.changes for s in forward) and part[0].case.like == "BatchNorm":
+            # statistics of another shape: how they are averaged further, for eval mode, is anybody's guess
+            part = [t for t in part if t.case.training and name not in RUNNING]
+        modes = MODES if forward and name in GRADIENTS else MODES[:1]
+        return any(all(self._agrees(suspects, trial, name, mode) for trial in part) for mode in modes)
+
+    def error_of(self, suspects: tuple[Suspect, ...], trial: Trial, name: str) -> float:
+        """How far the formula with these mistakes is from the subject, in the best mode."""
+        return min(self._error(suspects, trial, name, mode) for mode in MODES)
+
+    def _agrees(self, suspects: tuple[Suspect, ...], trial: Trial, name: str, mode: str) -> bool:
+        conditioning = trial.expected.truth.conditioning
+        limit = REPRODUCED * max(1.0, tolerance_of(name, conditioning) / tolerance_of(name, 1.0))
+        if mode == "derivative" and np.prod(trial.case.shape) > SMALL:
+            return True  # too dear, and the small ones tell
+        return self._error(suspects, trial, name, mode) <= limit
+
+    def _error(self, suspects: tuple[Suspect, ...], trial: Trial, name: str, mode: str) -> float:
+        case, got = trial.case, trial.seen.outcome.get(name)
+        if got is None:
+            missing = name in ("dgamma", "dbeta") and any(s.id == "parameter-gradients-missing" for s in suspects)
+            raised = trial.seen.raised and any(FAULTS[s.id].raises for s in suspects)
+            return 0.0 if missing or raised else np.inf
+        self.tested += 1
+        predicted = self._predicted(suspects, case, name, mode)
+        scale = trial.expected.truth.scale[name]
+        return reproduction_error(got, predicted, scale, case.dtype)
+
+    def _predicted(self, suspects: tuple[Suspect, ...], case: Case, name: str, mode: str) -> Array:
+        forward = tuple(s for s in suspects if s.forward) if mode != "right" else ()
+        backward = tuple(s for s in suspects if not s.forward)
+        changes = merged(self.base, *(s.changes for s in (*forward, *backward)))
+        if name not in GRADIENTS:
+            return _quantity(self._last(case, forward), name)
+        if mode == "derivative" and forward:
+            return self._derivative(case, forward, backward, name)
+        if any(s.stateful for s in backward) and case.calls > 1:
+            return _quantity(exact.passes(case, changes)[-1], name)
+        last = self._last(case, forward)
+        return _quantity(last.with_backward(changes) if backward else last, name)
+
+    def _derivative(self, case: Case, forward: tuple[Suspect, ...], backward: tuple[Suspect, ...], name: str) -> Array:
+        """The true derivative of a changed forward; of the backward's changes those apply that change the result."""
+        key = (case, tuple((s.id, s.variant) for s in forward))
+        if key not in self._derivatives:
+            self._derivatives[key] = exact.derivative(case, merged(self.base, *(s.changes for s in forward)))
+        value = self._derivatives[key].get(name)
+        if value is None:
+            return np.empty(0)
+        for suspect in backward:
+            if name in suspect.changes:
+                last = self._last(case, forward)
+                shape = last.view.shape if name == "dx" else last.view.gamma_shape
+                value = np.asarray(suspect.changes[name](last, value.reshape(shape)))
+        return value
+
+    def _last(self, case: Case, forward: tuple[Suspect, ...]) -> Pass:
+        key = (case, tuple((s.id, s.variant) for s in forward))
+        if key not in self._passes:
+            self._passes[key] = exact.passes(case, merged(self.base, *(s.changes for s in forward)))
+        return self._passes[key][-1]
+
+
+_BACKWARD_STEPS = {"backward_gamma", "backward_xhat", "backward_rstd", "backward_average", "backward_constant"}
+_STEPS_OF = {
+    "dx": _BACKWARD_STEPS | {"d", "mean_term", "projection_mean", "projection", "dx"},
+    "dgamma": {"backward_xhat", "parameter_sum", "dgamma_factor", "dgamma"},
+    "dbeta": {"parameter_sum", "dbeta"},
+}
+
+
+def _quantity(p: Pass, name: str) -> Array:
+    value = p.quantity(name)
+    return np.empty(0) if value is None else value
+
+
+def reproduction_error(got: Array, predicted: Array, scale: Array, dtype: str) -> float:
+    """The distance of a formula from a subject, in units of the larger of the natural scale and the prediction."""
+    if predicted.size == 1 and got.size > 1:
+        predicted = np.broadcast_to(predicted.reshape(()), got.shape)
+    if got.size != predicted.size:
+        return float("inf")
+    if not got.size:
+        return 0.0
+    got, predicted = got.reshape(-1), predicted.reshape(-1)
+    widest = float(np.max(scale, initial=0)) if scale.size != got.size else scale.reshape(-1)
+    with np.errstate(all="ignore"):
+        magnitude = np.abs(predicted).astype(np.float64)
+        spread = np.fmax.reduce(magnitude) if np.isfinite(np.fmax.reduce(magnitude)) else 0.0
+        units = np.maximum(np.asarray(widest, dtype=np.float64), spread)
+    return float(error_units(got, predicted, np.broadcast_to(units, got.shape), dtype).max())
+
+
+def fixed_eps_of(trials: list[Trial], base: Changes) -> float | None:
+    """The eps that a layer's outputs were made with, if it is one and the same whatever was asked for; else None."""
+    estimates = []
+    for trial in trials:
+        case, y = trial.case, trial.seen.outcome.get("y")
+        if y is None or case.data != "small" or not case.training or "y" not in trial.comparisons:
+            continue
+        last = exact.passes(case, base)[-1]
+        if y.size != last.x.size:
+            return None
+        with np.errstate(all="ignore"):
+            xhat = (y.reshape(last.view.shape) - last.beta) / last.gamma
+            rstd = np.abs(xhat / last.centred).astype(np.float64)
+            per_row = np.median(rstd, axis=last.view.axes, keepdims=True) if last.view.axes else rstd
+            estimates.append(float(np.median(1 / per_row**2 - last.var.astype(np.float64))))
+    if not estimates or not np.isfinite(estimates).all():
+        return None
+    eps = float(f"{np.median(estimates):.2g}")
+    agree = all(abs(estimate - eps) <= 1e-4 * abs(eps) for estimate in estimates)
+    return eps if eps > 1e-16 and agree else None
+
+
+def _distinct(branches: list[Explanation]) -> list[Explanation]:
+    return list(dict.fromkeys(branches))
+
+
+def _by_ids(branches: list[Explanation]) -> list[Explanation]:
+    """One branch for each set of names; the ways to make the same mistakes need not be told apart."""
+    return list({(b.ids, b.unknown): b for b in reversed(branches)}.values())[::-1]

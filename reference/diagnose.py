@@ -7,16 +7,17 @@ or by probes that differ in one aspect only. What neither finds is "unknown", wi
 """
 
 from collections.abc import Iterable
+from math import prod
 
 import numpy as np
 
 from reference.cases import Case
 from reference.compare import roundoff
 from reference.conditions import describe_unknown
-from reference.exact import QUANTITIES
+from reference.exact import QUANTITIES, passes
 from reference.faults import FAULTS
 from reference.result import NamedFault
-from reference.search import GRADIENTS, Explanation, Search
+from reference.search import GRADIENTS, Explanation, Search, Suspect
 from reference.verdict import Convention, Trial
 
 CONTIGUOUS = ("C", "read-only")
@@ -36,8 +37,9 @@ def diagnose(like: str, trials: list[Trial], failing: list[Trial], convention: C
     if missing:
         found.append(missing)
         numbers = [t for t in numbers if not _statistics_given(t.case)]
-    core = [t for t in numbers if _usable(t) and _plain(t.case)]
-    special = [t for t in numbers if _usable(t) and not _plain(t.case)]
+    regular = [t for t in numbers if _usable(t)]
+    core = [t for t in regular if _plain(t.case) and _small(t.case)]
+    special = [t for t in regular if not _plain(t.case)]
     explanations: list[Explanation] = [Explanation()]
     search = Search(like, core, convention)
     if any(t.wrong for t in core):
@@ -50,7 +52,10 @@ def diagnose(like: str, trials: list[Trial], failing: list[Trial], convention: C
     suspects = explanations[0].suspects
     # What is left once the formula has said its part: probes that differ from a plain one in one aspect.
     left = [t for t in special if any(name not in unknown for name in _unexplained(search, suspects, t))]
-    found += _by_experiment(left, special, search, suspects, bool(suspects or unknown))
+    found += _by_experiment(left, special)
+    large = [t for t in regular if _plain(t.case) and not _small(t.case) and _unexplained(search, suspects, t)]
+    if large and not unknown:
+        unknown = tuple(name for name in QUANTITIES if any(name in t.wrong for t in large))
     if unknown:
         found.append(_unknown(trials, unknown))
     elif not found and failing:
@@ -73,9 +78,15 @@ def _usable(trial: Trial) -> bool:
     """Whether its numbers can be held against formulas: float64, finite, not all rounding."""
     case = trial.case
     conditioned = trial.expected.truth.conditioning < 1e4
-    # where all of a row is one number, a wrong formula is made of rounding alone
-    regular = case.data not in ("nan", "constant")
+    # where all numbers of a row are the same, a wrong formula is made of rounding alone
+    alone = not case.normalized_axes or prod(case.shape[a] for a in case.normalized_axes) == case.options.get("num_groups", 1)
+    regular = case.data in ("unit", "shifted", "integers", "small", "large", "offset 1e2") and not alone
     return case.dtype == "float64" and regular and conditioned and not trial.seen.refused
+
+
+def _small(case: Case) -> bool:
+    """Whether it is cheap enough to try many formulas on; larger cases only confirm what was found."""
+    return prod(case.shape) * case.calls <= 1500
 
 
 def _by_deed(failing: list[Trial]) -> list[NamedFault]:
@@ -144,14 +155,12 @@ def _consequences(quantities: tuple[str, ...], forward: bool) -> tuple[str, ...]
     return QUANTITIES if forward and "y" in quantities else quantities
 
 
-def _unexplained(search: Search, suspects: tuple, trial: Trial) -> list[str]:  # type: ignore[type-arg]
+def _unexplained(search: Search, suspects: tuple[Suspect, ...], trial: Trial) -> list[str]:
     """The quantities of a trial that the formula with these mistakes does not give."""
     return [n for n in trial.comparisons if (n in trial.wrong or suspects) and not search.reproduces(suspects, [trial], n)]
 
 
-def _by_experiment(
-    left: list[Trial], special: list[Trial], search: Search, suspects: tuple, known: bool  # type: ignore[type-arg]
-) -> list[NamedFault]:
+def _by_experiment(left: list[Trial], special: list[Trial]) -> list[NamedFault]:
     """Probes that differ from a right one in one aspect: x overwritten, or another place in memory."""
     found = []
     over_x = [t for t in left if t.case.overwrite == "x"]
@@ -181,20 +190,37 @@ def _demoted(core: list[Trial], trials: list[Trial]) -> NamedFault | None:
         return None
     if len({t.case for t, _ in wrong}) < len(core) / 3:
         return None
-    for trial, comparison in wrong[:8]:
-        got = trial.seen.outcome[comparison.quantity].reshape(-1)
-        exact = trial.expected.truth.exact[comparison.quantity].reshape(-1)
-        error = (got - exact).astype(np.float64)
-        # a pattern: the error is a multiple of the value, as that of a constant that is a little off
-        value = exact.astype(np.float64)
-        features = np.stack([value, np.ones_like(value)], axis=1)
-        fitted = features @ np.linalg.lstsq(features, error, rcond=None)[0]
-        if error.size > 8 and np.linalg.norm(error - fitted) < 0.5 * np.linalg.norm(error):
-            return None
+    if any(_patterned(trial, comparison.quantity) for trial, comparison in wrong[:12]):
+        return None
     quantities = tuple(dict.fromkeys(c.quantity for _, c in wrong))
     worst = max(c.error for _, c in wrong)
     evidence = f"errors up to {worst:.2g} u in float64, that is {worst / unit:.2g} u of float32; none in float32"
     return _fault("dtype-demoted", quantities, evidence)
+
+
+def _patterned(trial: Trial, name: str) -> bool:
+    """Whether an array's error follows the terms that it is made of, as that of a constant that is a little off does.
+
+    Rounding does not: row by row, it is nearly orthogonal to any few terms.
+    """
+    if name not in ("y", "dx"):
+        return False
+    p = passes(trial.case)[-1]
+    shape = p.view.shape
+    terms = [p.d, p.mean_term + 0 * p.d, p.projection] if name == "dx" else [p.gamma * p.xhat, p.gamma + 0 * p.xhat]
+    error = (trial.seen.outcome[name] - trial.expected.truth.exact[name]).reshape(shape).astype(np.float64)
+    rows = tuple(axis for axis in range(len(shape)) if axis not in p.view.axes)
+    error = error.transpose(*rows, *p.view.axes).reshape(-1, p.count)
+    columns = [
+        (np.zeros(shape) + term.astype(np.float64)).transpose(*rows, *p.view.axes).reshape(-1, p.count) for term in terms
+    ]
+    if p.count < 12:
+        return False
+    left = 0.0
+    for row, *features in zip(error, *columns, strict=True):
+        matrix = np.stack(features, axis=1)
+        left += float(np.sum((row - matrix @ np.linalg.lstsq(matrix, row, rcond=None)[0]) ** 2))
+    return left < 0.3 * float(np.sum(error**2))
 
 
 def _unknown(trials: list[Trial], quantities: tuple[str, ...]) -> NamedFault:
@@ -204,7 +230,9 @@ def _unknown(trials: list[Trial], quantities: tuple[str, ...]) -> NamedFault:
 
 def _fault(id: str, quantities: Iterable[str], evidence: str) -> NamedFault:
     fault = FAULTS[id]
-    return NamedFault(id, fault.kind, tuple(quantities), fault.summary, fault.mend, evidence)
+    return NamedFault(
+        id, fault.kind, tuple(quantities), fault.summary, fault.mend, evidence, fault.wrong, fault.right
+    )
 
 
 def _merge(found: list[NamedFault]) -> list[NamedFault]:

@@ -112,10 +112,10 @@ class Pass:
         self.training = case.training or call < case.calls - 1
         self.input_shape = inputs.x.shape
         self.batch = inputs.x.shape[0]
-        self.view: View = self.step("view", view_of(case, inputs.x.shape))
-        self.x, self.dy = inputs.x.reshape(self.view.shape), inputs.dy.reshape(self.view.shape)
         self.momentum = case.options.get("momentum", 0.1)
         self.tracks = case.like == "BatchNorm" and case.options.get("track_running_stats", True)
+        self.view: View = self.step("view", view_of(case, inputs.x.shape))
+        self.x, self.dy = inputs.x.reshape(self.view.shape), inputs.dy.reshape(self.view.shape)
         if self.tracks:
             channels = self.view.gamma_shape
             self.batches = previous.batches if previous else 0

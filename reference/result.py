@@ -35,7 +35,7 @@ class NamedFault:
         id: as in the dictionary, or "unknown".
         kind: "mistake" or "convention".
         quantities: those that it spoils here.
-        summary, mend: one sentence each.
+        summary, mend: one sentence each. wrong, right: the two formulas.
         evidence: what makes us say so.
     """
 
@@ -45,6 +45,8 @@ class NamedFault:
     summary: str
     mend: str
     evidence: str
+    wrong: str = ""
+    right: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ knows formulas and numbers, not what a layer does besides, nor how a finding is 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -132,6 +133,10 @@ class Search:
             return [branch]
         if not any(name in trial.wrong for trial in part) and name in GRADIENTS and "y" in branch.unknown:
             return [branch]  # right, though nothing is known of the forward
+        if not part[0].case.training:
+            found = [b for b in _in_training_only(branch) if self.reproduces(b.suspects, part, name)]
+            if found:
+                return found
         fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
         for size in (1, 2):
             found = [
@@ -215,10 +220,14 @@ class Search:
             if name in suspect.changes:
                 last = self._last(case, forward)
                 shape = last.view.shape if name == "dx" else last.view.gamma_shape
+                if value.size != np.prod(shape):
+                    return np.empty(0)  # two changes of the shape
                 value = np.asarray(suspect.changes[name](last, value.reshape(shape)))
         return value
 
     def _last(self, case: Case, forward: tuple[Suspect, ...]) -> Pass:
+        if not forward and not self.base:
+            return _right_passes(case)[-1]
         key = (case, tuple((s.id, s.variant) for s in forward))
         if key not in self._passes:
             self._passes[key] = exact.passes(case, merged(self.base, *(s.changes for s in forward)))
@@ -231,6 +240,12 @@ _STEPS_OF = {
     "dgamma": {"backward_xhat", "parameter_sum", "dgamma_factor", "dgamma"},
     "dbeta": {"parameter_sum", "dbeta"},
 }
+
+
+@lru_cache(maxsize=600)
+def _right_passes(case: Case) -> list[Pass]:
+    """The passes of the formula without changes, which every search starts from."""
+    return exact.passes(case)
 
 
 def _quantity(p: Pass, name: str) -> Array:
@@ -275,6 +290,23 @@ def fixed_eps_of(trials: list[Trial], base: Changes) -> float | None:
     eps = float(f"{np.median(estimates):.2g}")
     agree = all(abs(estimate - eps) <= 1e-4 * abs(eps) for estimate in estimates)
     return eps if eps > 1e-16 and agree else None
+
+
+def _in_training_only(branch: Explanation) -> list[Explanation]:
+    """The branch with some of its mistakes made in training mode alone, as in layers with two separate formulas."""
+    suspects = branch.suspects
+    subsets = (chosen for size in range(1, len(suspects) + 1) for chosen in combinations(suspects, size))
+    return [
+        replace(branch, suspects=tuple(_training_only(s) if s in chosen else s for s in suspects)) for chosen in subsets
+    ]
+
+
+def _training_only(suspect: Suspect) -> Suspect:
+    def limited(change: exact.Change) -> exact.Change:
+        return lambda p, value: value if p.tracks and not p.training else change(p, value)
+
+    changes = {step: limited(change) for step, change in suspect.changes.items()}
+    return replace(suspect, variant=suspect.variant - 1000, changes=changes)  # a variant of its own
 
 
 def _distinct(branches: list[Explanation]) -> list[Explanation]:

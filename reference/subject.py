@@ -77,6 +77,8 @@ class Subject:
             own = getattr(layer, name, None)
             if value is not None and own is not None and np.size(own) == value.size:
                 value = value.reshape(np.shape(own))
+            elif value is not None and own is not None and _one_a_group(case, own):
+                value = value[: np.size(own)].reshape(np.shape(own))
             if value is not None:
                 setattr(layer, name, value)
         return layer
@@ -122,6 +124,9 @@ class Subject:
 
     def _run(self, case: Case, seen: Observation, stage: list[str]) -> None:
         layer = self.build(case)
+        if _one_a_group(case, getattr(layer, "gamma", None)):
+            detail = f"gamma has shape {np.shape(layer.gamma)}, expected {case.parameter_shape}"
+            seen.find("gamma-per-group", "y", detail)
         first = np.empty(0)
         for call in range(case.calls):
             last = call == case.calls - 1
@@ -221,6 +226,12 @@ def _refilled(array: Array, values: Array) -> Array:
     array.flags.writeable = True
     array[...] = values
     return array
+
+
+def _one_a_group(case: Case, gamma: object) -> bool:
+    """Whether a GroupNorm's own gamma has an entry a group where it should have one a channel."""
+    groups = case.options.get("num_groups")
+    return case.like == "GroupNorm" and gamma is not None and np.size(gamma) == groups != case.shape[1]  # type: ignore[arg-type]
 
 
 def _set_mode(layer: Any, training: bool) -> None:

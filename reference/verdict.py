@@ -86,7 +86,7 @@ class Convention:
     def __init__(self, changes: Changes | None = None) -> None:
         self.changes: Changes = changes or {}
         # Probes come again and again, so their truth is kept; the bound keeps the memory flat over random cases.
-        self.expected = lru_cache(maxsize=256)(self._expected)
+        self.expected = lru_cache(maxsize=1024)(self._expected)
 
     def _expected(self, case: Case) -> Expected:
         truth = exact.truth(case, self.changes)

@@ -165,7 +165,7 @@ ENTRIES = (
                 {},
                 {"used_mean": instead(lambda p: p.old_mean), "used_var": instead(lambda p: p.old_var)},
             )
-            for backward in ({}, {"backward_constant": instead(lambda p: not p.training)})
+            for backward in ({}, {"backward_constant": instead(lambda p: bool(p.tracks and not p.training))})
         ),
         forward=True,
         seen_in="",
@@ -322,6 +322,12 @@ ENTRIES = (
             variant
             for pick in _PER_GROUP
             for variant in (
+                {
+                    "gamma": lambda p, gamma, pick=pick: pick(gamma) + 0 * gamma,
+                    "beta": lambda p, beta, pick=pick: pick(beta) + 0 * beta,
+                    "dgamma": lambda p, gradient: gradient.sum(2),
+                    "dbeta": lambda p, gradient: gradient.sum(2),
+                },
                 {"gamma": lambda p, gamma, pick=pick: pick(gamma) + 0 * gamma},
                 {
                     "gamma": lambda p, gamma, pick=pick: pick(gamma) + 0 * gamma,

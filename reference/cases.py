@@ -7,6 +7,7 @@ know how a layer is computed, run or judged.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -142,31 +143,15 @@ class Case:
 
     def arrays(self, call: int = -1, channels_last: bool = False) -> Arrays:
         """x and dy of one call, new ones each time, in their layouts; with the channels moved last if so asked."""
-        call %= self.calls
-        rng = np.random.default_rng((self.seed, call))
-        shape = self.shape_of(call)
-        x = self._x(rng, shape).astype(self.dtype)
-        # A mean that is not zero, so that the gradient's mean term counts; never constant, which would hide it all.
-        dy = (rng.standard_normal(shape) + 0.3).astype(self.dtype)
+        x, dy = _numbers(self, call % self.calls)
         if channels_last:
             x, dy = np.moveaxis(x, 1, -1), np.moveaxis(dy, 1, -1)
         return Arrays(_laid_out(x, self.layout), _laid_out(dy, self.dy_layout))
 
     def parameters(self) -> tuple[Array | None, Array | None]:
-        """gamma and beta, each None where the layer has none."""
-        rng = np.random.default_rng((self.seed, 1 << 20))
-        shape = self.parameter_shape
-        gamma, beta = rng.uniform(0.4, 2.5, shape) * rng.choice((-1.0, 1.0), shape), rng.standard_normal(shape) + 0.5
-        if self.affine_values == "unit":
-            gamma, beta = np.ones(shape), np.zeros(shape)
-        elif self.affine_values == "uniform":
-            gamma, beta = np.full(shape, 1.7), np.full(shape, -0.6)
-        elif self.affine_values == "some zero":
-            gamma.flat[0] = 0.0
-        return (
-            gamma.astype(self.dtype) if self.has_gamma else None,
-            beta.astype(self.dtype) if self.has_beta else None,
-        )
+        """gamma and beta, new ones each time, each None where the layer has none."""
+        gamma, beta = _parameters(self)
+        return gamma.copy() if self.has_gamma else None, beta.copy() if self.has_beta else None
 
     def _x(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         unit = rng.standard_normal(shape)
@@ -228,21 +213,46 @@ def make(like: str, shape: Sequence[int], *, groups: int = 1, axes: int = 1, **r
     return Case(like, shape, tuple(sorted(options.items())), **rest)
 
 
+# Subject, torch and formula ask for the same numbers one after the other: the last few are kept.
+@lru_cache(maxsize=16)
+def _numbers(case: Case, call: int) -> tuple[Array, Array]:
+    """x and dy of one call, in no particular layout; not to be written to."""
+    rng = np.random.default_rng((case.seed, call))
+    shape = case.shape_of(call)
+    x = case._x(rng, shape).astype(case.dtype)
+    # A mean that is not zero, so that the gradient's mean term counts; never constant, which would hide it all.
+    return x, (rng.standard_normal(shape) + 0.3).astype(case.dtype)
+
+
+@lru_cache(maxsize=16)
+def _parameters(case: Case) -> tuple[Array, Array]:
+    rng = np.random.default_rng((case.seed, 1 << 20))
+    shape = case.parameter_shape
+    gamma, beta = rng.uniform(0.4, 2.5, shape) * rng.choice((-1.0, 1.0), shape), rng.standard_normal(shape) + 0.5
+    if case.affine_values == "unit":
+        gamma, beta = np.ones(shape), np.zeros(shape)
+    elif case.affine_values == "uniform":
+        gamma, beta = np.full(shape, 1.7), np.full(shape, -0.6)
+    elif case.affine_values == "some zero":
+        gamma.flat[0] = 0.0
+    return gamma.astype(case.dtype), beta.astype(case.dtype)
+
+
 def _laid_out(array: Array, layout: str) -> Array:
     """A copy of `array` with the same shape and values in another place of memory."""
     match layout:
         case "C":
-            return np.ascontiguousarray(array)
+            return array.copy(order="C")
         case "read-only":
-            array = array.copy()
+            array = array.copy(order="C")
             array.flags.writeable = False
             return array
         case "F":
-            return np.asfortranarray(array)
+            return array.copy(order="F")
         case "transposed":  # the last two axes change places in memory
-            return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2) if array.ndim > 1 else array
+            return array.swapaxes(-1, -2).copy(order="C").swapaxes(-1, -2) if array.ndim > 1 else array.copy()
         case "flipped":  # negative strides
-            return np.ascontiguousarray(array[..., ::-1])[..., ::-1]
+            return array[..., ::-1].copy(order="C")[..., ::-1]
         case "strided":  # every second number of a longer array; those between are far off
             wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 1e3, array.dtype)
             wide[..., ::2] = array

@@ -220,7 +220,7 @@ def _patterned(trial: Trial, name: str) -> bool:
     for row, *features in zip(error, *columns, strict=True):
         matrix = np.stack(features, axis=1)
         left += float(np.sum((row - matrix @ np.linalg.lstsq(matrix, row, rcond=None)[0]) ** 2))
-    return left < 0.3 * float(np.sum(error**2))
+    return left < 1e-2 * float(np.sum(error**2))
 
 
 def _unknown(trials: list[Trial], quantities: tuple[str, ...]) -> NamedFault:

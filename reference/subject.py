@@ -106,6 +106,12 @@ class Subject:
             self._note_exception(case, seen, stage[0], error, clock)
         return seen
 
+    def run(self, case: Case) -> Observation:
+        """The same without any protection, for layers that are trusted."""
+        seen = Observation()
+        self._run(case, seen, [""])
+        return seen
+
     def _note_exception(
         self, case: Case, seen: Observation, stage: str, error: BaseException, clock: Clock | None
     ) -> None:

@@ -90,7 +90,7 @@ class Convention:
 
     def _expected(self, case: Case) -> Expected:
         truth = exact.truth(case, self.changes)
-        torch = _torch_subject(case.like).observe(case).outcome
+        torch = _torch_subject(case.like).run(case).outcome
         errors = {}
         for name in QUANTITIES:
             if name in truth.exact and name in torch and not self.changes:

@@ -5,6 +5,8 @@ Those with variants are recognised by their numbers over several calls; the othe
 
 from typing import Any
 
+import numpy as np
+
 from reference.exact import sqrt
 from reference.faults.entry import BATCH, GRADIENTS, Fault, Variant, instead
 
@@ -40,11 +42,17 @@ def _earlier(choose: Any) -> Variant:
     def value(name: str) -> Any:
         def change(p: Any, own: Any) -> Any:
             other = choose(p)
-            return own if other is None or other.x.shape != p.x.shape else getattr(other, name)
+            earlier = own if other is None else getattr(other, name)
+            return earlier if np.shape(earlier) == np.shape(own) else own
 
         return change
 
     return {"backward_xhat": value("xhat"), "backward_rstd": value("rstd"), "backward_constant": value("constant")}
+
+
+def _own_mode(variant: Variant) -> Variant:
+    """The same with the formula of this pass's own mode."""
+    return {step: change for step, change in variant.items() if step != "backward_constant"}
 
 
 def _rebuilt(choose: Any) -> Variant:
@@ -72,6 +80,11 @@ def _first_of_shape(p: Any) -> Any:
     return found
 
 
+def _after(history: str) -> Any:
+    """The pass before, but only where the calls before were made in this way."""
+    return lambda p: p.previous if p.case.history == history else None
+
+
 def _last_training(p: Any) -> Any:
     """In eval mode the last pass in training mode."""
     if p.training:
@@ -82,6 +95,7 @@ def _last_training(p: Any) -> Any:
     return q
 
 
+_CHOICES = (_previous, _first, _first_of_shape, _after("refilled"), _after("forward only"))
 _SAME_DGAMMA: Variant = {"dgamma_factor": instead(lambda p: p.xhat)}
 _TRAINING_FORMULA: Variant = {"backward_constant": instead(lambda p: False)}
 _CACHE = _earlier(_last_training)
@@ -264,10 +278,10 @@ ENTRIES = (
         "Store the cache anew in each forward.",
         "xhat and rstd of an earlier call",
         "xhat and rstd of the forward before this backward",
-        *(_earlier(choose) for choose in (_previous, _first, _first_of_shape)),
-        *(_rebuilt(choose) for choose in (_previous, _first, _first_of_shape)),
-        *({name: change} for choose in (_previous, _first, _first_of_shape) for name, change in _earlier(choose).items()
-          if name != "backward_constant"),
+        *(_earlier(choose) for choose in _CHOICES),
+        *(_own_mode(_earlier(choose)) for choose in _CHOICES),
+        *(_rebuilt(choose) for choose in _CHOICES),
+        *({name: change} for choose in _CHOICES for name, change in _earlier(choose).items() if name != "backward_constant"),
         quantities=GRADIENTS,
         stateful=True,
         raises=True,

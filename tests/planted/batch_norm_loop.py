@@ -111,7 +111,7 @@ class LoopStdNotRootedConsistent(LoopBatchNorm):
 
     def channel_gradient(self, d, c):
         r, xhat = self.r[c], self.xhat(c)
-        return r * (d - d.mean()) - 2 * r * xhat * (d * (self.x[:, c] - self.mean[c]) * r).mean()
+        return r * (d - d.mean()) - 2 * xhat * (d * (self.x[:, c] - self.mean[c]) * r).mean()
 
 
 class LoopVarianceIsStdConsistent(LoopBatchNorm):

@@ -225,18 +225,6 @@ class BufferPromotedByEps(BufferBatchNorm):
         return np.float64(self.eps)  # planted: a float64 scalar is not weak, rstd becomes float64
 
 
-class BufferPromotedRunning(BufferBatchNorm):
-    def learn(self, mean, var, m):
-        super().learn(
-            mean.astype(np.float64), var.astype(np.float64), m
-        )  # planted: running values are float64
-
-    def forward(self, x):
-        if self.training or not self.track_running_stats:
-            return super().forward(x)
-        return super().forward(x.astype(np.float64))  # planted: and make eval float64
-
-
 class BufferDemotedCache(BufferBatchNorm):
     def save(self, xhat, rstd, mean, x):
         super().save(xhat.astype(np.float32), rstd, mean, x)  # planted: half the memory, half the digits
@@ -300,12 +288,6 @@ ROWS: tuple[Planted, ...] = (
     ),
     _row(BufferPromotedByProd, "dtype-promoted", "dx", "training only: np.prod's int64 divides; float32 in"),
     _row(BufferPromotedByEps, "dtype-promoted", "y dx dgamma", "np.float64(eps); float32 in"),
-    _row(
-        BufferPromotedRunning,
-        "dtype-promoted",
-        "y dx dgamma running_mean running_var",
-        "running values in training; y, dx, dgamma in eval; float32 in",
-    ),
     _row(
         BufferDemotedCache,
         "dtype-demoted",

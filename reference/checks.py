@@ -23,7 +23,7 @@ from reference.exact import QUANTITIES
 from reference.guard import Clock
 from reference.probes import probes
 from reference.result import Figures, Report
-from reference.search import accepted_changes
+from reference.search import accepted_changes, fixed_eps_of
 from reference.subject import Subject
 from reference.verdict import TORCH, Convention, Trial, judge, tolerance_of
 
@@ -113,7 +113,7 @@ def check(
     name = name or getattr(layer, "__name__", type(layer).__name__)
     like = like or infer_like(name)
     accept = _validated(layer, like, examples, accept, ndims, timeout)
-    convention = Convention(accepted_changes(accept, like)) if accept else TORCH
+    accepted_changes(accept, like)  # refuses what is no convention, before anything runs
     clock = Clock(timeout)
     subject = Subject(layer, like, name, channels_last)
     with torch_layers.one_thread():
@@ -122,6 +122,7 @@ def check(
         designed = list(dict.fromkeys(fit(case, scope) for case in probes(like)))
         designed = [case for case in designed if not scope.lacks(case)]
         total = len(designed) + examples
+        convention = _convention(subject, designed, accept, clock)
         trials: list[Trial] = []
         for case in designed:
             if clock.left <= 0:
@@ -161,6 +162,17 @@ def check(
         accepted=tuple(accept),
         pictures=pictures_of(failing),
     )
+
+
+def _convention(subject: Subject, designed: list[Case], accept: tuple[str, ...], clock: Clock) -> Convention:
+    """What the layer is held to: torch, or torch with the conventions that were accepted."""
+    if not accept:
+        return TORCH
+    eps = None
+    if "eps-argument-ignored" in accept:  # which one it uses has to be seen first
+        small = [judge(subject, case, TORCH, clock) for case in designed if case.data == "small"]
+        eps = fixed_eps_of(small, {})
+    return Convention(accepted_changes(accept, subject.like, eps))
 
 
 class _Enough(BaseException):

@@ -158,7 +158,7 @@ class Search:
     def _touches(self, suspect: Suspect, name: str) -> bool:
         """Whether a suspect may change a quantity at all; the formula would say so too, only later."""
         if name in ("y", *RUNNING):
-            return suspect.forward
+            return suspect.forward and name in FAULTS[suspect.id].quantities
         if suspect.forward:
             return False  # what changes the forward has been found in the forward
         return not suspect.changes.keys().isdisjoint(_STEPS_OF[name])
@@ -193,10 +193,12 @@ class Search:
 
     def _error(self, suspects: tuple[Suspect, ...], trial: Trial, name: str, mode: str) -> float:
         case, got = trial.case, trial.seen.outcome.get(name)
+        unfit = case.calls == 1 and not case.training or case.calls > 1 and case.resize
+        if unfit and name in GRADIENTS and any(FAULTS[s.id].cached for s in suspects):
+            return 0.0  # there is no earlier call that fits
         if got is None:
             missing = name in ("dgamma", "dbeta") and any(s.id == "parameter-gradients-missing" for s in suspects)
-            raised = trial.seen.raised and any(FAULTS[s.id].raises for s in suspects)
-            return 0.0 if missing or raised else np.inf
+            return 0.0 if missing else np.inf
         try:
             predicted = self._predicted(suspects, case, name, mode)
         except (ValueError, IndexError):  # two changes whose shapes do not go together
@@ -284,7 +286,7 @@ def fixed_eps_of(trials: list[Trial], base: Changes) -> float | None:
     estimates = []
     for trial in trials:
         case, y = trial.case, trial.seen.outcome.get("y")
-        if y is None or case.data != "small" or not case.training or "y" not in trial.comparisons:
+        if y is None or case.data != "small" or case.dtype != "float64" or not case.training:
             continue
         last = exact.passes(case, base)[-1]
         if y.size != last.x.size:

@@ -34,7 +34,8 @@ class Fault:
         forward: whether it changes the forward steps; a backward may then follow the change, or be its true
             derivative, or be the right one.
         stateful: whether it needs an earlier call to show; the formula is then run over all calls of a case.
-        raises: whether it may end in an exception where the shapes of two calls, or the mode, do not fit.
+        cached: whether it works on an earlier call's arrays, so that anything may come out, an exception too, where
+            there was no earlier call or one of another size.
         seen_in: where the same mistake was met in the world.
     """
 
@@ -49,7 +50,7 @@ class Fault:
     variants: tuple[Variant, ...] = ()
     forward: bool = False
     stateful: bool = False
-    raises: bool = False
+    cached: bool = False
     seen_in: str = ""
 
 

@@ -87,7 +87,7 @@ def _after(history: str) -> Any:
 
 def _last_training(p: Any) -> Any:
     """In eval mode the last pass in training mode."""
-    if p.training:
+    if not _in_eval(p):
         return None
     q = p.previous
     while q is not None and not q.training:
@@ -213,11 +213,14 @@ ENTRIES = (
         "dx = rstd * (d - mean(d) - xhat * mean(d * xhat))  # in eval mode",
         _EVAL,
         _TRAINING_FORMULA,
+        {  # node by node, where x - mean is taken to have no mean of its own
+            **_TRAINING_FORMULA,
+            "projection": lambda p, q: (p.backward_xhat - p.average(p.backward_xhat)) * p.projection_mean,
+        },
         *({**_TRAINING_FORMULA, **_batch_values(*names), **same} for names in (("rstd", "xhat"), ("rstd",), ("xhat",))
           for same in ({}, _SAME_DGAMMA)),
         quantities=("dx",),
         likes=BATCH,
-        raises=True,
         seen_in="14 of 46 public NumPy BatchNorms; pytorch#586, xla#3361, tensorflow#10857",
     ),
     _fault(
@@ -235,7 +238,7 @@ ENTRIES = (
         quantities=("dx",),
         likes=BATCH,
         stateful=True,
-        raises=True,
+        cached=True,
     ),
     _fault(
         "eval-backward-missing",
@@ -284,7 +287,7 @@ ENTRIES = (
         *({name: change} for choose in _CHOICES for name, change in _earlier(choose).items() if name != "backward_constant"),
         quantities=GRADIENTS,
         stateful=True,
-        raises=True,
+        cached=True,
     ),
     _fault(
         "input-mutated",

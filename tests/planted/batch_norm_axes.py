@@ -6,7 +6,7 @@ It must not know `reference` or `npnorm`: the corpus judges them.
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class AxesBatchNorm:

@@ -5,7 +5,7 @@ It must not know `reference` or `npnorm`: the corpus judges them.
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class EinsumBatchNorm:

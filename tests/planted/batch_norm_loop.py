@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class LoopBatchNorm:

@@ -5,14 +5,14 @@ Both ids must be named, nothing else. It must not know `reference` or `npnorm`: 
 
 import numpy as np
 
-from .batch_norm_axes import AxesBatchNorm
-from .batch_norm_einsum import EinsumBatchNorm
-from .batch_norm_flat import FlatBatchNorm
-from .batch_norm_loop import LoopBatchNorm
-from .batch_norm_memory import BufferBatchNorm
-from .batch_norm_running import ClosureBatchNorm
-from .batch_norm_staged import StagedBatchNorm
-from .row import Planted
+from tests.planted.batch_norm_axes import AxesBatchNorm
+from tests.planted.batch_norm_einsum import EinsumBatchNorm
+from tests.planted.batch_norm_flat import FlatBatchNorm
+from tests.planted.batch_norm_loop import LoopBatchNorm
+from tests.planted.batch_norm_memory import BufferBatchNorm
+from tests.planted.batch_norm_running import ClosureBatchNorm
+from tests.planted.batch_norm_staged import StagedBatchNorm
+from tests.planted.row import Planted
 
 
 class ClosureBiasedAndEvalTrainingFormula(ClosureBatchNorm):

@@ -6,7 +6,7 @@ rows list these too. It must not know `reference` or `npnorm`: the corpus judges
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class ClosureBatchNorm:

@@ -6,7 +6,7 @@ and in the running averages of such code. It must not know `reference` or `npnor
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 def running_average(old, new, momentum):

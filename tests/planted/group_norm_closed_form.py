@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class ClosedFormGroupNorm:

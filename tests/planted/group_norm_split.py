@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class Memory(NamedTuple):

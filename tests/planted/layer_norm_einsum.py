@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 # Each gradient takes (dy, cache): dy is (rows, features), cache a dictionary of the forward's arrays.
 

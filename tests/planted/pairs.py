@@ -5,8 +5,8 @@ Must not import `reference` or `npnorm`: the corpus judges the judge.
 
 import numpy as np
 
-from .operator_layers import OperatorGroupNorm, OperatorLayerNorm, OperatorRMSNorm
-from .row import Planted
+from tests.planted.operator_layers import OperatorGroupNorm, OperatorLayerNorm, OperatorRMSNorm
+from tests.planted.row import Planted
 
 # GroupNorm
 

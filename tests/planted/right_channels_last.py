@@ -5,7 +5,7 @@ Must not know `reference` or `npnorm`: it is what these are judged with.
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class ChannelsLastBatchNorm:

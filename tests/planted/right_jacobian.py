@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 def jacobian(out, s, shared):

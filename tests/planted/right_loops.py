@@ -8,7 +8,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class LoopGroupNorm:

@@ -5,7 +5,7 @@ What they do not take they refuse. Must not know `reference` or `npnorm`: it is 
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class OnlyFeaturesBatchNorm:

@@ -6,7 +6,7 @@ its backward a closure. It must not know `reference` or `npnorm`: the corpus jud
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 def layernorm_forward(rows, eps):

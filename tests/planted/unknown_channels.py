@@ -5,7 +5,7 @@ No dictionary of mistakes holds these. Must not know `reference` or `npnorm`: th
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class _FoldGroupNorm:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class _NodesLayerNorm:

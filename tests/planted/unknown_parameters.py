@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 def gather(a):

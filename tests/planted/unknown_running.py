@@ -6,7 +6,7 @@ A wrong running statistic shows in y, dx and dgamma too, in eval after training.
 
 import numpy as np
 
-from .row import Planted
+from tests.planted.row import Planted
 
 
 class _StatefulBatchNorm:

@@ -1,0 +1,34 @@
+"""What every test runs under: Hypothesis's profiles, one thread for torch, and arrays that no one may write to.
+
+`dev` draws other cases each time and is the default; `ci` draws the same ones each time and is chosen where CI=true;
+`soak` is for a long search: `pytest --hypothesis-profile=soak`. Must not know any layer.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from numpy.typing import NDArray
+
+torch.set_num_threads(1)  # the arrays of the tests are small: a second thread only waits
+
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("soak", deadline=None, max_examples=10_000)
+settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "dev")
+
+
+@pytest.fixture(scope="session")
+def normal() -> Callable[..., NDArray[Any]]:
+    """`normal(shape, seed=0, dtype="float64")`: standard normal numbers in an array that is not writeable."""
+
+    def draw(shape: tuple[int, ...] | int, seed: int = 0, dtype: str = "float64") -> NDArray[Any]:
+        array = np.random.default_rng((seed, 77)).standard_normal(shape).astype(dtype)
+        array.flags.writeable = False
+        return array
+
+    return draw

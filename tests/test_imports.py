@@ -1,0 +1,229 @@
+"""Who may import whom, by reading the import statements; and the length and the first words of every module."""
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LONGEST = 420  # lines
+OURS = {"npnorm", "reference", "tests"}
+
+# Inside `reference` imports run one way. What stands here is all that a module, or a package, may use of its
+# neighbours; those that have no row put the others together, and only must not be in a circle.
+NEIGHBOURS: dict[str, set[str]] = {
+    "cases": set(),
+    "compare": set(),
+    "guard": set(),
+    "torch_layers": set(),
+    "torch_mlp": set(),
+    "probes": {"cases"},
+    "exact": {"cases", "compare"},
+    "faults": {"cases", "compare", "exact"},
+    "subject": {"cases", "guard"},
+    "verdict": {"cases", "compare", "exact", "guard", "subject", "torch_layers"},
+    "diagnose": {"cases", "compare", "conditions", "exact", "faults", "result", "search", "verdict"},
+    "result": {"cases", "compare"},
+    "report": {"result"},
+}
+RENDERED_BY = ("reference.result", "reference.report")  # str(result) has to find its text: inside a function, not above
+ON_TOP = {"reference.__main__", "npnorm.lab.__main__"}  # used by the tests alone
+THIRD_PARTY: dict[str, set[str]] = {  # of those for which it is a promise
+    "reference.compare": {"numpy"},
+    "reference.cases": {"numpy", "hypothesis"},
+    "reference.guard": {"numpy"},
+    "reference.exact": {"numpy", "mpmath"},
+    "reference.torch_layers": {"numpy", "torch"},
+    "reference.torch_mlp": {"numpy", "torch"},
+}
+SEES_TORCH = {"reference.torch_layers", "reference.torch_mlp"}
+
+
+class Import(NamedTuple):
+    name: str  # the module's, with all dots
+    line: int
+    lazy: bool  # inside a function
+
+
+def modules(folder: str) -> dict[str, Path]:
+    """Every module under a folder by its dotted name; a package's own file by the package's."""
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[dotted.removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def imports(name: str, path: Path) -> list[Import]:
+    """What a module imports: for `from package import thing` the name is `package.thing` where that is a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lazy = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            source = ".".join(part for part in (above, node.module) if part)
+            names = [
+                f"{source}.{alias.name}" if is_module(f"{source}.{alias.name}") else source for alias in node.names
+            ]
+        else:
+            continue
+        found += [Import(imported, node.lineno, id(node) in lazy) for imported in names]
+    return found
+
+
+def is_module(dotted: str) -> bool:
+    if dotted.startswith("torch."):
+        return dotted == "torch.nn"
+    path = ROOT.joinpath(*dotted.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def top(dotted: str) -> str:
+    return dotted.split(".")[0]
+
+
+def is_standard(dotted: str) -> bool:
+    return top(dotted) in sys.stdlib_module_names
+
+
+LAYERS = {name: path for name, path in modules("npnorm").items() if not name.startswith("npnorm.lab")}
+LAB = {name: path for name, path in modules("npnorm").items() if name.startswith("npnorm.lab")}
+REFERENCE, TESTS = modules("reference"), modules("tests")
+ALL = LAYERS | LAB | REFERENCE | TESTS
+PACKAGED = LAYERS | LAB | REFERENCE
+
+
+def rendering(name: str, imported: Import) -> bool:
+    return imported.lazy and (name, imported.name) == RENDERED_BY
+
+
+def neighbour(dotted: str) -> str:
+    """The module or package of `reference` that a name is in."""
+    return (*dotted.split("."), "")[1]
+
+
+def each(found: dict[str, Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("name", "path"), [pytest.param(name, path, id=name) for name, path in found.items()]
+    )
+
+
+@each(LAYERS)
+def test_the_layers_import_numpy_and_nothing_else(name: str, path: Path) -> None:
+    for imported in imports(name, path):
+        assert is_standard(imported.name) or top(imported.name) in ("numpy", "npnorm"), imported
+        assert not imported.name.startswith("npnorm.lab"), imported
+
+
+@each(LAB)
+def test_the_lab_knows_neither_torch_nor_the_reference(name: str, path: Path) -> None:
+    allowed = {"numpy", "npnorm", "sklearn", "matplotlib", "pooch", "rich"}
+    for imported in imports(name, path):
+        assert is_standard(imported.name) or top(imported.name) in allowed, imported
+        optional = top(imported.name) in ("sklearn", "matplotlib", "pooch")
+        assert not optional or imported.lazy, f"{imported}: only some can do without it, so only they import it"
+
+
+@each(REFERENCE)
+def test_what_judges_a_layer_shares_no_code_with_it(name: str, path: Path) -> None:
+    for imported in imports(name, path):
+        assert top(imported.name) not in ("npnorm", "tests"), imported
+
+
+@each(PACKAGED)
+def test_torch_is_seen_through_two_files(name: str, path: Path) -> None:
+    seen = [imported for imported in imports(name, path) if top(imported.name) == "torch"]
+    assert not seen or name in SEES_TORCH, seen
+
+
+@each({name: path for name, path in REFERENCE.items() if neighbour(name) in NEIGHBOURS})
+def test_imports_inside_the_reference_run_one_way(name: str, path: Path) -> None:
+    found = [i for i in imports(name, path) if top(i.name) == "reference" and not rendering(name, i)]
+    assert {neighbour(imported.name) for imported in found} <= NEIGHBOURS[neighbour(name)] | {neighbour(name)}
+
+
+@each({name: REFERENCE[name] for name in THIRD_PARTY if name in REFERENCE})
+def test_what_the_reference_needs_of_others(name: str, path: Path) -> None:
+    used = {top(imported.name) for imported in imports(name, path) if not is_standard(imported.name)}
+    assert used <= THIRD_PARTY[name] | {"reference"}
+
+
+@pytest.mark.parametrize("package", ["npnorm", "reference"])
+def test_no_module_is_in_a_circle(package: str) -> None:
+    """Also of those that have no row in the tables above."""
+    found = modules(package)
+    edges = {
+        name: {i.name for i in imports(name, path) if not rendering(name, i)} & found.keys() - {package}
+        for name, path in found.items()  # a package's own file is on top of its modules
+    }
+    left = set(edges)
+    while left:
+        free = {name for name in left if not edges[name] & left}
+        assert free, f"a circle among {sorted(left)}"
+        left -= free
+
+
+@each(PACKAGED)
+def test_what_is_on_top_is_used_by_nobody(name: str, path: Path) -> None:
+    used = {imported.name for imported in imports(name, path)} & ON_TOP
+    assert not used
+
+
+@each({name: path for name, path in TESTS.items() if name.startswith("tests.planted.")})
+def test_strangers_layers_share_no_code_with_us(name: str, path: Path) -> None:
+    """They are what the verdicts are tested on; of us they know the row that they fill in."""
+    for imported in imports(name, path):
+        assert top(imported.name) not in ("npnorm", "reference"), imported
+
+
+@each(ALL)
+def test_every_module_says_what_it_is_for_and_is_short(name: str, path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring
+    assert len(docstring.splitlines()[0]) > 10
+    assert len(text.splitlines()) <= LONGEST
+
+
+# --- the reading itself -----------------------------------------------------------------------------------------------
+
+PROGRAM = '''"""A module."""
+import numpy as np, os.path
+from torch import nn
+from npnorm import kernel, GroupNorm
+from . import cases
+from .compare import compare
+def f():
+    import sklearn.datasets
+'''
+
+
+def test_every_kind_of_import_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    found = imports("reference.program", path)
+    expected = ["numpy", "os.path", "torch.nn", "npnorm.kernel", "npnorm", "reference.cases", "reference.compare"]
+    assert [imported.name for imported in found] == [*expected, "sklearn.datasets"]
+    assert [imported.lazy for imported in found] == [False] * 7 + [True]
+
+
+def test_there_is_something_to_read() -> None:
+    assert {"npnorm", "npnorm.kernel", "npnorm.batch_norm"} <= LAYERS.keys()
+    assert {"reference.cases", "reference.compare", "reference.exact", "reference.torch_layers"} <= REFERENCE.keys()
+    assert {top(imported.name) for name, path in TESTS.items() for imported in imports(name, path)} >= {
+        "npnorm",
+        "reference",
+    }

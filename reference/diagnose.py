@@ -131,10 +131,7 @@ def _named(search: Search, explanations: list[Explanation], core: list[Trial]) -
     ties = [sorted(e.ids) for e in explanations]
     for explanation in explanations:
         wrong = [name for name in QUANTITIES if any(name in t.wrong for t in core) and name not in explanation.unknown]
-        worst = max(
-            (search.error_of(explanation.suspects, t, name) for t in core[:20] for name in wrong if name in t.comparisons),
-            default=0.0,
-        )
+        worst = search.worst_error(explanation.suspects, wrong)
         for suspect in explanation.suspects:
             fault = FAULTS[suspect.id]
             # what it spoils first, or whatever is wrong if that is only seen through its consequences
@@ -190,10 +187,11 @@ def _demoted(core: list[Trial], trials: list[Trial]) -> NamedFault | None:
         return None
     if len({t.case for t, _ in wrong}) < len(core) / 3:
         return None
-    if any(_patterned(trial, comparison.quantity) for trial, comparison in wrong[:12]):
+    worst = max(c.error / t.expected.truth.conditioning for t, c in wrong)
+    # a rounded rstd leaves an error that follows its row, but not one of many roundoffs, as a wrong constant does
+    if worst > 2 * unit and any(_patterned(trial, comparison.quantity) for trial, comparison in wrong[:12]):
         return None
     quantities = tuple(dict.fromkeys(c.quantity for _, c in wrong))
-    worst = max(c.error for _, c in wrong)
     evidence = f"errors up to {worst:.2g} u in float64, that is {worst / unit:.2g} u of float32; none in float32"
     return _fault("dtype-demoted", quantities, evidence)
 

@@ -43,15 +43,24 @@ class Clock:
             yield
             return
 
+        pause, over = 0.05, False
+
         def ring(signum: int, frame: FrameType | None) -> None:
+            nonlocal pause
+            if over or frame is not None and frame.f_globals.get("__name__") in (__name__, "contextlib"):
+                return  # the block has been left, and this is on its way out
+            # Again and again, ever faster: code that catches everything may have swallowed the one before, and only one
+            # that comes while it does so, outside of its `try`, gets through.
+            pause = max(pause / 2, 1e-5)
+            signal.setitimer(signal.ITIMER_REAL, pause, pause)
             raise OutOfTime
 
         before = signal.signal(signal.SIGALRM, ring)
-        # Again every 50 ms: code that catches everything may have swallowed the first one.
-        signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-3), 0.05)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-3), pause)
         try:
             yield
         finally:
+            over = True
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
@@ -89,5 +98,8 @@ def shielded() -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its text."""
-    text = str(error).strip().splitlines()
+    try:
+        text = str(error).strip().splitlines()
+    except Exception:  # theirs to write, and to write wrong
+        text = []
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__

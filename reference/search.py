@@ -20,9 +20,10 @@ from reference.faults import FAULTS, Variant
 from reference.verdict import Convention, Trial, tolerance_of
 
 REPRODUCED = 1e4  # units: a formula that agrees to twelve digits is the layer's; wrong ones differ in the first few
+PAIRED = 4  # of them, for how many pairs of suspects are tried
 BRANCHES = 32  # explanations of equal length that are followed side by side
 SMALL = 130  # numbers of x up to which the true derivative of a changed forward is taken
-DIFFERENTIATED = 6  # on how many cases of each mode
+DIFFERENTIATED = 3  # on how many cases of each mode and rank
 GRADIENTS = ("dx", "dgamma", "dbeta")
 RUNNING = ("running_mean", "running_var")
 
@@ -104,10 +105,12 @@ class Search:
         self._differentiable = self._few_small_ones()
 
     def _few_small_ones(self) -> set[Case]:
-        """The cases on which true derivatives are taken: the smallest of each mode."""
-        small = [t.case for t in self.trials if np.prod(t.case.shape) <= SMALL and t.case.data != "large"]
-        modes = ([case for case in small if case.training == training] for training in (True, False))
-        return {case for cases in modes for case in sorted(cases, key=lambda c: np.prod(c.shape))[:DIFFERENTIATED]}
+        """The cases on which true derivatives are taken: the smallest of each mode and rank."""
+        kinds: dict[tuple[bool, int], list[Case]] = {}
+        for case in sorted((t.case for t in self.trials), key=lambda c: np.prod(c.shape)):
+            if np.prod(case.shape) <= SMALL and case.data != "large":
+                kinds.setdefault((case.training, len(case.shape)), []).append(case)
+        return {case for cases in kinds.values() for case in cases[:DIFFERENTIATED]}
 
     def explain(self) -> list[Explanation]:
         """The shortest explanations; several if they tie."""
@@ -116,44 +119,49 @@ class Search:
         single, sequences = [t for t in training if t.case.calls == 1], [t for t in training if t.case.calls > 1]
         stages = [(part, "y") for part in (single, sequences)]
         stages += [(part, name) for part in (single, sequences) for name in RUNNING]
-        stages += [(evaluation, name) for name in ("y", *RUNNING)]
+        stages += [(evaluation, name) for name in (*RUNNING, "y")]
         stages += [(part, name) for name in GRADIENTS for part in (single, sequences, evaluation)]
         branches = [Explanation()]
         for part, name in stages:
             part = [t for t in part if name in t.comparisons]
             if part:
-                grown = [longer for branch in branches for longer in self._extend(branch, part, name)]
-                fewest = min((len(b.unknown), len(b.ids)) for b in grown)
-                # one that is longer by one now may need less later, as one mistake may spoil two quantities
-                grown = [b for b in grown if (len(b.unknown), len(b.ids)) <= (fewest[0], fewest[1] + 1)]
-                branches = _distinct(sorted(grown, key=lambda b: (len(b.unknown), len(b.ids))))[:BRANCHES]
+                branches = _distinct(self._grown(branches, part, name))[:BRANCHES]
         whole = [b for b in branches if self._holds(b)] or [b for b in branches if b.unknown]
         if not whole:
             wrong = tuple(name for name in exact.QUANTITIES if any(name in t.wrong for t in self.trials))
             return [Explanation(unknown=wrong)]
+        whole = [self._without_idle(b) for b in whole]
         best = min((len(b.unknown), len(b.ids)) for b in whole)
         return _by_ids([b for b in whole if (len(b.unknown), len(b.ids)) == best])
 
-    def _extend(self, branch: Explanation, part: list[Trial], name: str) -> list[Explanation]:
-        """`branch`, made longer by as few suspects as it takes to reproduce `name` in these trials."""
-        if name in branch.unknown or self.reproduces(branch.suspects, part, name):
-            return [branch]
-        if not any(name in trial.wrong for trial in part) and name in GRADIENTS and "y" in branch.unknown:
-            return [branch]  # right, though nothing is known of the forward
+    def _grown(self, branches: list[Explanation], part: list[Trial], name: str) -> list[Explanation]:
+        """The branches, made longer by as few suspects as it takes to reproduce `name` in these trials.
+
+        Where one of them needs no more, or fewer than others, the others are given up.
+        """
+        found = [b for b in branches if name in b.unknown or self.reproduces(b.suspects, part, name)]
+        if found:
+            return found
         if not part[0].case.training:
-            found = [b for b in _in_training_only(branch) if self.reproduces(b.suspects, part, name)]
-            if found:
-                return found
-        fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
+            found = [b for branch in branches for b in _in_training_only(branch)]
+            found = [b for b in found if self.reproduces(b.suspects, part, name)]
+        elif name in GRADIENTS and not any(name in trial.wrong for trial in part):
+            found = [b for b in branches if "y" in b.unknown]  # right, though nothing is known of the forward
+        if found:
+            return found
         for size in (1, 2):
-            found = [
-                replace(branch, suspects=branch.suspects + more)
-                for more in combinations(fresh, size)
-                if len({s.id for s in more}) == size and self.reproduces(branch.suspects + more, part, name)
-            ]
+            for branch in branches[: BRANCHES if size == 1 else PAIRED]:
+                fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
+                if not part[0].case.training:  # where statistics of another shape could be anything, and so prove nothing
+                    fresh = [s for s in fresh if "view" not in s.changes]
+                found += [
+                    replace(branch, suspects=branch.suspects + more)
+                    for more in combinations(fresh, size)
+                    if len({s.id for s in more}) == size and self.reproduces(branch.suspects + more, part, name)
+                ]
             if found:
                 return found
-        return [replace(branch, unknown=(*branch.unknown, name))]
+        return [replace(branch, unknown=(*branch.unknown, name)) for branch in branches]
 
     def _touches(self, suspect: Suspect, name: str) -> bool:
         """Whether a suspect may change a quantity at all; the formula would say so too, only later."""
@@ -162,6 +170,16 @@ class Search:
         if suspect.forward:
             return False  # what changes the forward has been found in the forward
         return not suspect.changes.keys().isdisjoint(_STEPS_OF[name])
+
+    def _without_idle(self, branch: Explanation) -> Explanation:
+        """The branch without suspects that only explain a part of what is unknown after all."""
+        if not branch.unknown:
+            return branch
+        for suspect in branch.suspects:
+            fewer = replace(branch, suspects=tuple(s for s in branch.suspects if s is not suspect))
+            if self._holds(fewer):
+                branch = fewer
+        return branch
 
     def _holds(self, branch: Explanation) -> bool:
         """Whether all that it does not call unknown is reproduced in all trials."""
@@ -180,9 +198,12 @@ class Search:
         modes = MODES if forward and name in GRADIENTS else MODES[:1]
         return any(all(self._agrees(suspects, trial, name, mode) for trial in part) for mode in modes)
 
-    def error_of(self, suspects: tuple[Suspect, ...], trial: Trial, name: str) -> float:
-        """How far the formula with these mistakes is from the subject, in the best mode."""
-        return min(self._error(suspects, trial, name, mode) for mode in MODES)
+    def worst_error(self, suspects: tuple[Suspect, ...], names: list[str]) -> float:
+        """How far the formula with these mistakes is from the subject at worst, over a few trials."""
+        cases = self._differentiable if any(s.forward for s in suspects) else {t.case for t in self.trials[:12]}
+        few = [t for t in self.trials if t.case in cases]
+        pairs = [(trial, name) for trial in few for name in names if name in trial.comparisons]
+        return max((min(self._error(suspects, *pair, mode) for mode in MODES) for pair in pairs), default=0.0)
 
     def _agrees(self, suspects: tuple[Suspect, ...], trial: Trial, name: str, mode: str) -> bool:
         conditioning = trial.expected.truth.conditioning

@@ -5,6 +5,7 @@
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -32,3 +33,24 @@ def normal() -> Callable[..., NDArray[Any]]:
         return array
 
     return draw
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process a core; none where times are measured, or where a single test is asked for."""
+    alone = any("benchmarks" in argument or "::" in argument for argument in config.args)
+    return 0 if alone else os.cpu_count() or 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many planted mistakes were named, called unknown, or wrongly named, over the whole run."""
+    reports = (report for reports in terminalreporter.stats.values() for report in reports)
+    counts = Counter(
+        value
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "diagnosis"
+    )
+    if counts:
+        words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        terminalreporter.write_line(f"diagnosis of planted layers: {words}")

@@ -37,12 +37,20 @@ class Unusable(Exception):
     """What was asked for cannot be done; the text says what and how to mend it."""
 
 
+class _Output(Console):
+    """The console of standard output; who reads it may go, and the files that were asked for are still written."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, errors = _Output(highlight=False), Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=100)
+        console = _Output(highlight=False, width=100)
     try:
         if options.faults:
             _print_faults(console)
@@ -56,9 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         errors.print("normcheck: interrupted")
-        return 2
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own last flush
         return 2
 
 

@@ -31,7 +31,8 @@ def as_text(report: Report, width: int = WIDTH) -> str:
 def print_report(report: Report, console: Console) -> None:
     """The report on a console: the verdict a quantity, the cause, the mend, the worst entries, the smallest case."""
     for part in _parts(report, console.width):
-        console.print(part)
+        # a script must come out as it is, however narrow the terminal
+        console.print(part, soft_wrap=isinstance(part, Text) and part.no_wrap is True)
 
 
 def _parts(report: Report, width: int) -> Iterator[RenderableType]:

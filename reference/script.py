@@ -7,6 +7,7 @@ gave when it was checked. This module writes text; it runs nothing and judges no
 
 import base64
 import inspect
+import re
 import textwrap
 import zlib
 from pathlib import Path
@@ -54,6 +55,9 @@ for call in range({calls}):
 expected = {{"y": y.detach().numpy(), "dx": gradients[0].numpy()}}
 for name, gradient in zip(parameters, gradients[1:]):
     expected[{{"weight": "dgamma", "bias": "dbeta"}}[name]] = gradient.numpy()
+'''
+
+TORCH_RUNNING = '''\
 for name in ("running_mean", "running_var"):
     if getattr(module, name, None) is not None:
         expected[name] = getattr(module, name).numpy()
@@ -89,8 +93,14 @@ def run_layer():
         assert np.array_equal(b, b_before), "dy was changed by backward"
         assert not np.may_share_memory(got["dx"], b), "dx shares its memory with dy"
         assert got["y"].dtype == got["dx"].dtype == a.dtype, f"dtypes: x {{a.dtype}}, y {{got['y'].dtype}}, dx {{got['dx'].dtype}}"
-    for name in ("running_mean", "running_var"):
-        got[name] = getattr(layer, name, None)
+    got.update((name, getattr(layer, name, None)) for name in ("running_mean", "running_var"))
+'''
+
+READ_ONLY = '''\
+def read_only(a):
+    a.flags.writeable = False
+    return a
+
 '''
 
 COMPARE = '''\
@@ -113,28 +123,38 @@ def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
     lines = [
         f'"""{subject.name} against torch.nn.{_module(case)}.\n\n{case}\n"""',
         "",
-        *["import base64", "import importlib.util", "import os", "import sys", "import zlib", ""],
-        *["import numpy as np", "import torch", "from numpy import inf, nan", ""],
+        "IMPORTS",
         f"x = [{', '.join(_array(call.x) for call in calls)}]",
         f"dy = [{', '.join(_array(call.dy) for call in calls)}]",
         f"gamma = {_array(gamma)}",
         f"beta = {_array(beta)}",
         "",
-        TORCH.format(
-            module=_module(case), options=_options(case, None), calls=case.calls, training=case.training
-        ),
+        TORCH.format(module=_module(case), options=_options(case, None), calls=case.calls, training=case.training),
     ]
+    if case.like == "BatchNorm":
+        lines.append(TORCH_RUNNING)
     if accepted:
         lines.append("# Conventions were accepted: where they apply torch is not what the layer is held to.")
     lines += ["# what the layer gave", f"got = {_recorded(trial)}", ""]
     place = _place(subject)
     if place:
+        if "read-only" in (case.layout, case.dy_layout):
+            lines.append(READ_ONLY)
         lines += [_layer(subject, case, *place), _run(place[0])]
     found = [finding.detail for finding in trial.findings]
     if found and not place:
         lines.append(f"raise AssertionError({'; '.join(found)!r})")
     lines.append(COMPARE.format(tolerances=_tolerances(trial)))
-    return "\n".join(lines)
+    return "\n".join(lines).replace("IMPORTS", _imports("\n".join(lines)), 1)
+
+
+def _imports(text: str) -> str:
+    """The imports that the program needs, no others."""
+    standard = [name for name in ("base64", "importlib.util", "os", "sys", "zlib") if f"{name}." in text]
+    special = [name for name in ("inf", "nan") if re.search(rf"[\[ -]{name}[,\]]", text)]
+    lines = [*(f"import {name}" for name in standard), "" if standard else None, "import numpy as np", "import torch"]
+    lines += [f"from numpy import {', '.join(special)}" if special else None, ""]
+    return "\n".join(line for line in lines if line is not None)
 
 
 def _module(case: Case) -> str:
@@ -224,5 +244,4 @@ def _laid_out(name: str, layout: str, case: Case) -> str:
 
 
 def _run(path: str) -> str:
-    read_only = "def read_only(a):\n    a.flags.writeable = False\n    return a\n\n\n"
-    return f"{read_only}if os.path.exists({path!r}):\n    run_layer()\n"
+    return f"\nif os.path.exists({path!r}):\n    run_layer()\n"

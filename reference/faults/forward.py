@@ -57,6 +57,12 @@ def _n_over_less(p: Any) -> Any:
     return 1.0 if p.constant else p.count / (p.count - 1 or float("nan"))
 
 
+# The gradients of a layer that takes its gamma for one number a position of the last axis.
+_ONE_AXIS_GRADIENTS: Variant = {
+    "dgamma": instead(lambda p: (p.dy * p.dgamma_factor).sum(tuple(range(p.dy.ndim - 1)))),
+    "dbeta": instead(lambda p: p.dy.sum(tuple(range(p.dy.ndim - 1)))),
+}
+
 _PER_GROUP = (_entry_of_group, _first_of_group, _mean_of_group)
 
 ENTRIES = (
@@ -295,7 +301,11 @@ ENTRIES = (
         right="x.mean(axis=tuple(range(-len(normalized_shape), 0)))",
         quantities=("y",),
         likes=ROWS,
-        variants=_other_axes(lambda p, view: view.axes[-1:]),
+        variants=tuple(
+            {**variant, **gradients}
+            for variant in _other_axes(lambda p, view: view.axes[-1:])
+            for gradients in ({}, _ONE_AXIS_GRADIENTS)
+        ),
         forward=True,
     ),
     Fault(

@@ -1,0 +1,85 @@
+"""What the README shows is what happens: its examples run, its session is the command's output, its table the dictionary's."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from reference.__main__ import main
+from reference.faults import forward, input_gradient, parameter_gradients, state
+
+README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.S | re.M)
+
+
+def _block(start: str) -> str:
+    """The one fenced block that contains `start`."""
+    (block,) = [body for _, body in BLOCKS if start in body]
+    return block
+
+
+def _without_figures(text: str) -> str:
+    """Errors and counts depend on the machine's rounding; everything else must not."""
+    text = re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)? u", "# u", text)
+    return re.sub(r"[ ]+", " ", text)
+
+
+def test_examples():
+    failures, tried = doctest.testfile(str(README), module_relative=False)
+    assert tried >= 8
+    assert failures == 0
+
+
+@pytest.fixture
+def my_layers(tmp_path, monkeypatch):
+    """The README's layer in a file, in the working directory."""
+    path = tmp_path / "my_layers.py"
+    path.write_text(_block("class MyLayerNorm"))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_session_is_the_commands_output(my_layers, capsys):
+    assert main(["my_layers.py:MyLayerNorm"]) == 1
+    printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    assert _without_figures(printed).startswith(_without_figures(_block("FAIL  dx-gamma-outside-means")).rstrip())
+
+
+def test_mended_lines_mend_it(my_layers, capsys):
+    source = my_layers.read_text()
+    wrong = source[source.index("        mean = dy.mean") :]
+    my_layers.write_text(source.replace(wrong, _block("d = self.gamma * dy")))
+    assert main(["my_layers.py:MyLayerNorm", "--examples", "50"]) == 0
+
+
+def test_first_output_is_the_commands(capsys):
+    assert main(["npnorm:GroupNorm"]) == 0
+    printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    assert _without_figures(_block("GroupNorm: 320 cases")).strip() == _without_figures(printed).strip()
+
+
+@pytest.mark.parametrize(
+    ("heading", "module"),
+    [
+        ("Statistics and forward", forward),
+        ("Input gradient", input_gradient),
+        ("Parameter gradients", parameter_gradients),
+        ("State, memory, dtype", state),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_dictionary_is_the_codes(heading, module):
+    section = TEXT.split(f"### {heading}\n")[1].split("\n#")[0].split("<!--")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    expected = [
+        f"| `{fault.id}`{' (convention)' if fault.kind == 'convention' else ''} | {fault.summary} | {fault.seen_in} |"
+        for fault in module.ENTRIES
+    ]
+    assert rows == expected
+
+
+def test_number_of_entries():
+    count = sum(len(module.ENTRIES) for module in (forward, input_gradient, parameter_gradients, state))
+    assert f"{count} entries, each" in TEXT

@@ -349,7 +349,7 @@ def _draw_case(draw: st.DrawFn, scope: Scope) -> Case:
             sizes = (2, *sizes[1:])
         options = {"num_features": sizes[1]}
     if "eps" in keywords:
-        options["eps"] = pick([1e-5, 1e-3, 1e-8, 0.3])
+        options["eps"] = pick([1e-5, 1e-3, 1e-8, 0.3, *([None] if like == "RMSNorm" and scope.no_eps else [])])
     gamma = pick([value for value in (True, True, True, False) if value in scope.gammas])
     if gamma != (like != "InstanceNorm"):
         options["elementwise_affine" if like in ("LayerNorm", "RMSNorm") else "affine"] = gamma

@@ -321,8 +321,8 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
     for q in done:
         if q.follows:
             mean = (1 - q.fraction) * mean + q.fraction * q.average(abs(q.x))
-            # a rounded mean leaves u * |x| in each distance, whose square is not less than u**2 * x**2
-            var = (1 - q.fraction) * var + q.fraction * (q.stored_var + u * q.average(q.x**2))
+            # a mean that is off by 64 roundoffs, as it may be, leaves 64 * u * |x| in each distance, to be squared
+            var = (1 - q.fraction) * var + q.fraction * (q.stored_var + 64**2 * u * q.average(q.x**2))
     # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
     xhat = (abs(p.x) + mean) * p.rstd if p.constant else abs(p.xhat)
     size, magnitude, d, shape = np.maximum(xhat, 1), abs(p.dy), abs(p.d), p.input_shape
@@ -342,5 +342,6 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
 def _conditioning(done: list[Pass]) -> float:
     """1 + the worst |mean| * rstd, over the calls before too where the last uses what they left."""
     relevant = done if done[-1].tracks else done[-1:]
-    worst = max(float(np.max(abs(p.mean) * p.rstd, initial=0)) for p in relevant)
-    return 1 + worst if np.isfinite(worst) else np.inf
+    rows = np.concatenate([np.ravel(abs(p.mean) * p.rstd).astype(np.float64) for p in relevant])
+    worst = float(np.max(rows, initial=0, where=np.isfinite(rows)))
+    return 1 + worst

@@ -143,6 +143,8 @@ class Search:
         if found:
             return found
         if not part[0].case.training:
+            if all(set(RUNNING) & set(b.unknown) for b in branches):
+                return [replace(b, unknown=(*b.unknown, name)) for b in branches]  # a consequence
             found = [b for branch in branches for b in _in_training_only(branch)]
             found = [b for b in found if self.reproduces(b.suspects, part, name)]
         elif name in GRADIENTS and not any(name in trial.wrong for trial in part):
@@ -152,6 +154,8 @@ class Search:
         for size in (1, 2):
             for branch in branches[: BRANCHES if size == 1 else PAIRED]:
                 fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
+                if not any(name in t.wrong and not _unfit(t.case) for t in part):  # nothing to show a stale cache by
+                    fresh = [s for s in fresh if not FAULTS[s.id].cached]
                 if not part[0].case.training:  # where statistics of another shape could be anything, and so prove nothing
                     fresh = [s for s in fresh if "view" not in s.changes]
                 found += [
@@ -214,9 +218,8 @@ class Search:
 
     def _error(self, suspects: tuple[Suspect, ...], trial: Trial, name: str, mode: str) -> float:
         case, got = trial.case, trial.seen.outcome.get(name)
-        unfit = case.calls == 1 and not case.training or case.calls > 1 and case.resize
-        if unfit and name in GRADIENTS and any(FAULTS[s.id].cached for s in suspects):
-            return 0.0  # there is no earlier call that fits
+        if _unfit(case) and name in GRADIENTS and any(FAULTS[s.id].cached for s in suspects):
+            return 0.0
         if got is None:
             missing = name in ("dgamma", "dbeta") and any(s.id == "parameter-gradients-missing" for s in suspects)
             return 0.0 if missing else np.inf
@@ -322,6 +325,11 @@ def fixed_eps_of(trials: list[Trial], base: Changes) -> float | None:
     eps = float(f"{np.median(estimates):.2g}")
     agree = all(abs(estimate - eps) <= 1e-4 * abs(eps) for estimate in estimates)
     return eps if eps > 1e-16 and agree else None
+
+
+def _unfit(case: Case) -> bool:
+    """Whether a stale cache may do anything here: there is no earlier call, or one of another size."""
+    return (case.calls == 1 and not case.training) or (case.calls > 1 and case.resize)
 
 
 def _in_training_only(branch: Explanation) -> list[Explanation]:

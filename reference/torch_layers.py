@@ -1,8 +1,8 @@
-"""torch.nn's layers behind the protocol of the NumPy ones: arrays in, arrays out. The only file that imports torch.nn.
+"""torch.nn's layers behind the protocol of the NumPy ones: arrays in, arrays out. The verdict's only door to torch.
 
 Either side can stand in the other's place: same constructors, `forward`, `backward`, `gamma`, `beta`, `dgamma`,
-`dbeta`, `training`, `running_mean`, `running_var`. The gradients are those of torch's own autograd. Everything else of
-the project sees torch through this file alone, and this file knows no case, formula or tolerance.
+`dbeta`, `training`, `running_mean`, `running_var`. The gradients are those of torch's own autograd. Nothing else
+of the verdict imports torch (the lab's twin, `torch_mlp`, does), and this file knows no case, formula or tolerance.
 """
 
 import contextlib

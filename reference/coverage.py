@@ -7,8 +7,8 @@ never counted as agreement. Nothing is judged here.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from reference.cases import KEYWORDS, RANKS, REQUIRED, Case, Scope
-from reference.guard import Clock, describe, shielded
+from reference.cases import DEFAULT_EPS, KEYWORDS, RANKS, REQUIRED, Case, Scope
+from reference.guard import Clock, OutOfTime, describe, shielded
 from reference.probes import BASES, with_options
 from reference.subject import Observation, Subject
 
@@ -32,7 +32,7 @@ def discover(subject: Subject, ndims: Sequence[int] | None, clock: Clock) -> tup
             f"keywords ({wanted}); wrap it in a function that has them"
         )
     not_covered: dict[str, str] = {}
-    gammas, betas = _parameters(subject)
+    gammas, betas = _parameters(subject, clock, not_covered)
     scope = Scope(
         like, RANKS[like], gammas=gammas, betas=betas, keywords=subject.keywords, dtypes=("float64", "float32", "float16")
     )
@@ -78,7 +78,7 @@ def discover(subject: Subject, ndims: Sequence[int] | None, clock: Clock) -> tup
         fewer = takes("bias=False", with_options(_with_gamma(base, True), bias=False))
         scope = replace(scope, betas=(True, False) if fewer else (True,))
     if like == "BatchNorm":
-        scope = _batch_norm(subject, scope, base, takes, not_covered)
+        scope = _batch_norm(subject, scope, base, clock, takes, not_covered)
     return scope, not_covered
 
 
@@ -91,7 +91,11 @@ def _ranks(
         if ndims is not None and rank not in ndims:
             not_covered[f"{rank}D"] = "not asked for"
         else:
-            tried[rank] = subject.observe(fit(BASES[subject.like][rank], scope), clock)
+            case = fit(BASES[subject.like][rank], scope)
+            tried[rank] = subject.observe(case, clock)
+            if tried[rank].raised:  # perhaps not of its rank: there are layers that take float32 alone
+                single = subject.observe(replace(case, dtype="float32"), clock)
+                tried[rank] = tried[rank] if single.raised else single
     # One that raises in backward at every rank is not refusing ranks, but wrong.
     whole = any(not seen.raised for seen in tried.values())
     good = []
@@ -107,7 +111,9 @@ def _ranks(
     return tuple(good)
 
 
-def _parameters(subject: Subject) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+def _parameters(
+    subject: Subject, clock: Clock, not_covered: dict[str, str]
+) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Whether it can be had with and without a gamma, and with and without a beta; builds it to see."""
     like = subject.like
     keyword = "elementwise_affine" if like in ("LayerNorm", "RMSNorm") else "affine"
@@ -117,9 +123,15 @@ def _parameters(subject: Subject) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     if keyword in subject.keywords:
         options[keyword] = True
     try:
-        with shielded():
+        with shielded(), clock.interrupting():
             layer = subject.factory(**options)
-    except Exception as error:
+            has_gamma = getattr(layer, "gamma", None) is not None
+            has_beta = getattr(layer, "beta", None) is not None
+    except KeyboardInterrupt:
+        raise
+    except OutOfTime as error:
+        raise Refused(f"{subject.name} cannot be built with {options} within {clock.seconds:g} s") from error
+    except BaseException as error:  # whatever it is, it is not ours
         raise Refused(f"{subject.name} cannot be built with {options}: {describe(error)}") from error
     for method in ("forward", "backward"):
         if not callable(getattr(layer, method, None)):
@@ -127,8 +139,8 @@ def _parameters(subject: Subject) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
                 f"{subject.name} has no method {method}: expected forward(x) and backward(dy) "
                 "(for a pair of functions see reference.from_functions)"
             )
-    has_gamma = getattr(layer, "gamma", None) is not None
-    has_beta = getattr(layer, "beta", None) is not None
+    if not has_gamma:
+        not_covered["gamma"] = "it has no attribute gamma"
     gammas = ((True, False) if keyword in subject.keywords else (True,)) if has_gamma else (False,)
     if like != "LayerNorm":  # only torch's LayerNorm can have a gamma and no beta
         return gammas, (True, False)
@@ -136,11 +148,21 @@ def _parameters(subject: Subject) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
 
 
 def _batch_norm(
-    subject: Subject, scope: Scope, base: Case, takes: Callable[[str, Case], bool], not_covered: dict[str, str]
+    subject: Subject,
+    scope: Scope,
+    base: Case,
+    clock: Clock,
+    takes: Callable[[str, Case], bool],
+    not_covered: dict[str, str],
 ) -> Scope:
     """BatchNorm's own: running statistics, modes, momentum."""
-    with shielded():
-        layer = subject.build(base)
+    try:
+        with shielded(), clock.interrupting():
+            layer = subject.build(base)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise Refused(f"{subject.name} cannot be built a second time: {describe(error)}") from error
     for name in ("running_mean", "running_var"):
         if getattr(layer, name, None) is None:
             not_covered[name] = f"it has no attribute {name}"
@@ -148,7 +170,10 @@ def _batch_norm(
         not_covered["eval mode"] = "it has no attribute training"
         scope = replace(scope, modes=(True,))
     if "momentum" in subject.keywords:
-        scope = replace(scope, averages=takes("momentum=None", with_options(base, momentum=None)))
+        seen = subject.observe(replace(with_options(base, momentum=None), calls=2), clock)
+        if seen.raised:
+            not_covered["momentum=None"] = f"refused: {seen.refused or seen.problems['dx']}"
+        scope = replace(scope, averages=not seen.raised)
     keyword = "track_running_stats"
     if keyword in subject.keywords and not takes(f"{keyword}=False", with_options(base, track_running_stats=False)):
         scope = replace(scope, keywords=scope.keywords - {keyword})
@@ -159,6 +184,9 @@ def fit(case: Case, scope: Scope) -> Case:
     """`case` with the parameters and keywords that the subject has, where that makes no other case of it."""
     if case.like == "RMSNorm" and "eps" not in scope.keywords and "eps" in case.options:
         case = replace(case, config=tuple(pair for pair in case.config if pair[0] != "eps"))
+    for keyword, default in (("eps", DEFAULT_EPS[case.like]), ("momentum", 0.1)):
+        if keyword in scope.keywords and keyword not in case.options:  # the layer's own default may be another
+            case = with_options(case, **{keyword: default})
     if case.has_gamma not in scope.gammas:
         case = _with_gamma(case, scope.gammas[0])
     if case.like == "LayerNorm" and case.has_gamma and case.has_beta not in scope.betas:

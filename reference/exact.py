@@ -109,7 +109,7 @@ class Pass:
 
     def __init__(self, case: Case, changes: Changes, call: int, previous: "Pass | None", inputs: Inputs) -> None:
         self.case, self.changes, self.previous = case, changes, previous
-        self.training = case.training or call < case.calls - 1
+        self.training = case.training_in(call)
         self.input_shape = inputs.x.shape
         self.batch = inputs.x.shape[0]
         self.momentum = case.options.get("momentum", 0.1)

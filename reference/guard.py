@@ -43,25 +43,32 @@ class Clock:
             yield
             return
 
-        pause, over = 0.05, False
+        block, tracing = sys._getframe(2), sys.gettrace()
 
         def ring(signum: int, frame: FrameType | None) -> None:
-            nonlocal pause
-            if over or frame is not None and frame.f_globals.get("__name__") in (__name__, "contextlib"):
-                return  # the block has been left, and this is on its way out
-            # Again and again, ever faster: code that catches everything may have swallowed the one before, and only one
-            # that comes while it does so, outside of its `try`, gets through.
-            pause = max(pause / 2, 1e-5)
-            signal.setitimer(signal.ITIMER_REAL, pause, pause)
+            # Code that catches everything swallows this. The next line that it runs is in its handler, outside of its
+            # `try`, and there it is raised once more; if that is swallowed too, all begins again in 50 ms.
+            while frame is not None and frame is not block:
+                frame.f_trace = once_more
+                frame = frame.f_back
+            sys.settrace(once_more)
             raise OutOfTime
 
+        def once_more(frame: FrameType, event: str, argument: object) -> Any:
+            if event == "call":  # of something new, perhaps of what takes this down
+                return None
+            if event == "line":
+                raise OutOfTime
+            return once_more
+
         before = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-3), pause)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-3), 0.05)
         try:
             yield
         finally:
-            over = True
             signal.setitimer(signal.ITIMER_REAL, 0)
+            if sys.gettrace() is not tracing:
+                sys.settrace(tracing)
             signal.signal(signal.SIGALRM, before)
 
 
@@ -82,11 +89,11 @@ def shielded() -> Iterator[None]:
     # The block plays with a generator of its own: quicker than to copy the state of the global one, and put it back.
     own_random: Any = np.random.get_bit_generator()
     np.random.set_bit_generator(_SCRATCH)
-    error_settings, recursion = np.geterr(), sys.getrecursionlimit()
+    error_settings, recursion = np.seterr(all="ignore"), sys.getrecursionlimit()  # their file may have set "raise"
     out, err = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = _SINK
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True):  # what is recorded is not shown, whatever filter they set
             warnings.simplefilter("ignore")
             yield
     finally:

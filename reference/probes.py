@@ -31,14 +31,31 @@ BASES: dict[str, dict[int, Case]] = {
 
 
 @cache
-def probes(like: str) -> tuple[Case, ...]:
-    """All designed cases of a layer, the plainest first."""
-    found = [*BASES[like].values(), *_shapes(like)]
-    for rank in (4, 2) if like != "InstanceNorm" else (4, 3):
+def probes(like: str, ndims: tuple[int, ...] | None = None) -> tuple[Case, ...]:
+    """All designed cases of a layer that takes x of these ranks (by default all), the plainest first."""
+    ndims = RANKS[like] if ndims is None else ndims
+    found = [*BASES[like].values(), *_shapes(like), *_large(like)]
+    for rank in [rank for rank in (4, 2, 3, 5) if rank in ndims][:2]:
         found += _variations(BASES[like][rank])
-    if like == "BatchNorm":
-        found += _modes()
-    return tuple(dict.fromkeys(found))
+        if like == "BatchNorm":
+            found += _modes(BASES[like][rank])
+    return tuple(case for case in dict.fromkeys(found) if len(case.shape) in ndims)
+
+
+def _large(like: str) -> Iterator[Case]:
+    """Sizes that no block divides, of every axis in every rank: tails are where rows and channels get lost."""
+    for rank in RANKS[like]:
+        rest = ((1,) * (rank - 3) + (3,)) if rank > 2 else ()
+        batches = [(size, 4, *rest) for size in (131, 1031)]
+        channels, spaces = [(2, 134, *rest)], [(2, 4, *rest[:-1], 131)] if rest else []
+        for shape in (*batches, *channels, *spaces):
+            if like == "GroupNorm":
+                for groups in (2, shape[1] // 2):  # few large groups, and many
+                    yield make(like, shape, groups=groups, seed=rank)
+            elif like in ("LayerNorm", "RMSNorm"):
+                yield make(like, shape, seed=rank, **({"eps": 1e-5} if like == "RMSNorm" else {}))
+            else:
+                yield make(like, shape, seed=rank, **({} if like == "BatchNorm" else {"affine": True}))
 
 
 def _shapes(like: str) -> Iterator[Case]:
@@ -114,26 +131,26 @@ def _fewer_parameters(base: Case) -> Iterator[Case]:
         yield with_options(base, affine=False)
 
 
-def _modes() -> Iterator[Case]:
+def _modes(base: Case) -> Iterator[Case]:
     """What only BatchNorm has: running statistics, and a mode in which they are used."""
-    for rank in (2, 4):
-        base = BASES["BatchNorm"][rank]
-        fresh, trained = replace(base, training=False), replace(base, training=False, calls=3)
-        yield from (trained, fresh, replace(base, training=False, calls=2, resize=True))
-        yield replace(trained, shape=(1, *base.shape[1:]), calls=2, resize=True)
-        yield replace(trained, affine_values="unit")
-        for data in ("small", "shifted", "offset 1e2"):
-            yield replace(trained, data=data)
-        yield replace(trained, dtype="float32")
-        yield replace(trained, overwrite="x")
-        yield replace(trained, dy_layout="F")
-        yield with_options(trained, eps=0.3)
-        yield with_options(trained, affine=False)
-        for momentum in (0.4, 1.0, 0.0, None):
-            yield with_options(replace(base, calls=2), momentum=momentum)
-            yield with_options(trained, momentum=momentum)
-        for case in (base, trained):
-            yield with_options(case, track_running_stats=False)
+    fresh, trained = replace(base, training=False), replace(base, training=False, calls=3)
+    yield from (trained, fresh, replace(base, training=False, calls=2, resize=True))
+    yield replace(trained, shape=(1, *base.shape[1:]), calls=2, resize=True)
+    yield replace(trained, affine_values="unit")
+    for data in ("small", "shifted", "offset 1e2"):
+        yield replace(trained, data=data)
+    yield replace(trained, dtype="float32")
+    yield replace(trained, overwrite="x")
+    yield replace(trained, dy_layout="F")
+    yield with_options(trained, eps=0.3)
+    yield with_options(trained, affine=False)
+    for momentum in (0.4, 1.0, 0.0, None):
+        yield with_options(replace(base, calls=2), momentum=momentum)
+        yield with_options(trained, momentum=momentum)
+    for case in (base, trained):
+        yield with_options(case, track_running_stats=False)
+    for training in (True, False):
+        yield replace(base, calls=3, training=training, history="eval between")
 
 
 def with_options(case: Case, **options: Any) -> Case:

@@ -47,7 +47,7 @@ with torch.no_grad():
         if parameter is not None:
             parameter.copy_(torch.tensor(value))
 for call in range({calls}):
-    module.train({training} or call < {calls} - 1)
+    module.train({training}[call])
     t = torch.tensor(x[call], dtype=torch.float64, requires_grad=True)
     y = module(t)
     parameters = dict(module.named_parameters())
@@ -129,7 +129,7 @@ def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
         f"gamma = {_array(gamma)}",
         f"beta = {_array(beta)}",
         "",
-        TORCH.format(module=_module(case), options=_options(case, None), calls=case.calls, training=case.training),
+        TORCH.format(module=_module(case), options=_options(case, None), calls=case.calls, training=[case.training_in(call) for call in range(case.calls)]),
     ]
     if case.like == "BatchNorm":
         lines.append(TORCH_RUNNING)
@@ -219,7 +219,7 @@ def _place(subject: Subject) -> tuple[str, str] | None:
 def _layer(subject: Subject, case: Case, path: str, name: str) -> str:
     mode = ""
     if case.like == "BatchNorm":
-        mode = f"        layer.training = {case.training} or call < {case.calls} - 1\n"
+        mode = f"        layer.training = {[case.training_in(call) for call in range(case.calls)]}[call]\n"
     overwrite = {
         "x": "        a.flags.writeable = True\n        a[...] = 3 - 2 * a[::-1]\n        a_before = a.copy()\n",
         "y": "        y[...] = 3 - 2 * y[::-1]\n",

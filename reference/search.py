@@ -28,7 +28,14 @@ GRADIENTS = ("dx", "dgamma", "dbeta")
 RUNNING = ("running_mean", "running_var")
 
 # How the backward of a layer whose forward is wrong may go.
-MODES = ("follows", "derivative", "right")
+MODES = ("follows", "derivative", "right", "node by node")
+# The last one takes xhat to have no mean of its own, as backpropagation through every node does not: its mean term is
+# that of all that comes before the mean's node.
+NODE_BY_NODE: Variant = {
+    "mean_term": lambda p, term: 0 * term if p.backward_constant else p.backward_average(
+        p.d - p.backward_xhat * p.backward_average(p.d * p.backward_xhat)
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ class Search:
             part = [t for t in part if name in t.comparisons]
             if part:
                 branches = _distinct(self._grown(branches, part, name))[:BRANCHES]
-        whole = [b for b in branches if self._holds(b)] or [b for b in branches if b.unknown]
+        whole = [b for b in branches if self._holds(b)]
         if not whole:
             wrong = tuple(name for name in exact.QUANTITIES if any(name in t.wrong for t in self.trials))
             return [Explanation(unknown=wrong)]
@@ -151,6 +158,8 @@ class Search:
             found = [b for b in branches if "y" in b.unknown]  # right, though nothing is known of the forward
         if found:
             return found
+        if name in ("dx", "dgamma") and all("y" in b.unknown for b in branches):
+            return [replace(b, unknown=(*b.unknown, name)) for b in branches]  # made from a forward that is not known
         for size in (1, 2):
             for branch in branches[: BRANCHES if size == 1 else PAIRED]:
                 fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
@@ -233,7 +242,8 @@ class Search:
     def _predicted(self, suspects: tuple[Suspect, ...], case: Case, name: str, mode: str) -> Array:
         forward = tuple(s for s in suspects if s.forward) if mode != "right" else ()
         backward = tuple(s for s in suspects if not s.forward)
-        changes = merged(self.base, *(s.changes for s in (*forward, *backward)))
+        nodes = [NODE_BY_NODE] if mode == "node by node" else []
+        changes = merged(self.base, *nodes, *(s.changes for s in (*forward, *backward)))
         if name not in GRADIENTS:
             return _quantity(self._last(case, forward), name)
         if mode == "derivative" and forward:
@@ -241,7 +251,7 @@ class Search:
         if any(s.stateful for s in backward) and case.calls > 1:
             return _quantity(exact.passes(case, changes)[-1], name)
         last = self._last(case, forward)
-        return _quantity(last.with_backward(changes) if backward else last, name)
+        return _quantity(last.with_backward(changes) if backward or nodes else last, name)
 
     def _derivative(self, case: Case, forward: tuple[Suspect, ...], backward: tuple[Suspect, ...], name: str) -> Array:
         """The true derivative of a changed forward; of the backward's changes those apply that change the result."""

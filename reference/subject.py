@@ -89,7 +89,7 @@ class Subject:
         for call in range(case.calls):
             last = call == case.calls - 1
             if case.like == "BatchNorm":
-                _set_mode(layer, case.training or not last)
+                _set_mode(layer, case.training_in(call))
             if not last:
                 layer.forward(case.arrays(call, self.channels_last).x)
         y = np.asarray(layer.forward(np.moveaxis(x, 1, -1).copy() if self.channels_last else x.copy()))
@@ -102,7 +102,9 @@ class Subject:
         try:
             with shielded(), (clock or Clock(3600)).interrupting():
                 self._run(case, seen, stage)
-        except (Exception, SystemExit, OutOfTime) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit and OutOfTime, or one of the layer's own
             self._note_exception(case, seen, stage[0], error, clock)
         return seen
 
@@ -120,7 +122,7 @@ class Subject:
             seen.fail("backward" if stage == "backward" else "forward", "no answer in time")
             return
         detail = f"raised {describe(error)}"
-        read_only = "read-only" in str(error)
+        read_only = "read-only" in detail
         if read_only and stage != "constructor":
             id = "upstream-gradient-mutated" if stage == "backward" and case.dy_layout == "read-only" else "input-mutated"
             seen.find(id, "dx" if stage == "backward" else "y", "tried to write into a read-only array")
@@ -138,7 +140,7 @@ class Subject:
             last = call == case.calls - 1
             stage[0] = "forward" if call else "first forward"
             if case.like == "BatchNorm":
-                _set_mode(layer, case.training or not last)
+                _set_mode(layer, case.training_in(call))
             x, dy = case.arrays(call, self.channels_last)
             if case.history == "refilled":
                 x = _refilled(first, x) if call else x
@@ -201,8 +203,11 @@ class Subject:
             if value is None:
                 seen.problems[name] = "got None, expected an array"
             else:
-                own = np.shape(getattr(layer, name.removeprefix("d"), None))
-                seen.outcome[name] = _parameter_like(np.array(value), own, case)
+                array, own = np.array(value), np.shape(getattr(layer, name.removeprefix("d"), None))
+                if array.dtype.kind in "fiu":
+                    seen.outcome[name] = _parameter_like(array, own, case)
+                else:
+                    seen.problems[name] = f"got dtype {array.dtype}, expected {case.dtype}"
 
     def _keep_state(self, seen: Observation, layer: Any, case: Case) -> None:
         if case.like != "BatchNorm" or not case.options.get("track_running_stats", True):

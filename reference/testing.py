@@ -83,7 +83,7 @@ def _checks_of(layer: Any, like: str, name: str, examples: int) -> dict[str, Cal
         subject, clock = Subject(layer, like, name), Clock(60)
         with torch_layers.one_thread():
             scope, not_covered = discover(subject, None, clock)
-            designed = dict.fromkeys(fit(case, scope) for case in probes(like))
+            designed = dict.fromkeys(fit(case, scope) for case in probes(like, scope.ndims))
             return [judge(subject, c, TORCH, clock) for c in designed if not scope.lacks(c)], not_covered
 
     def of_quantity(quantity: str, dtype: str, rank: int) -> None:

@@ -357,6 +357,8 @@ def test_exact_judges_torch(like: str, data: st.DataObject) -> None:
     case = data.draw(cases(Scope.full(like)))
     allowed = 64 * exact.truth(case).conditioning
     tolerances = dict.fromkeys(exact.QUANTITIES, allowed) | {"dx": allowed**2 / 64}
+    if case.data == "constant":  # what torch finds for the variance is the square of what its mean is off by
+        tolerances["running_var"] = allowed**2
     judge(torch_layers.LAYERS[like](**case.options), case, tolerances)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from npnorm import kernel
 from npnorm.arguments import Array, epsilon, flag, fraction, positive_int
-from npnorm.layer import Canonical, Normalization
+from npnorm.layer import Normalization
 
 
 class BatchNorm(Normalization):
@@ -71,43 +71,37 @@ class BatchNorm(Normalization):
         """Take the statistics from the running averages; returns the layer."""
         return self.train(False)
 
-    def _canonical(self, shape: tuple[int, ...]) -> Canonical:
+    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
         channels = self.num_features
         if not 2 <= len(shape) <= 5 or shape[1] != channels:
-            raise ValueError(
-                f"Expected x of shape (N, {channels}, *spatial) with 0 to 3 spatial axes but got {shape}"
-            )
+            raise ValueError(f"Expected x of shape (N, {channels}, *spatial) with 0 to 3 spatial axes but got {shape}")
         space = prod(shape[2:])
         if not self._constant_statistics() and shape[0] * space == 1:
-            raise ValueError(
-                f"Expected more than 1 value per channel when training but got x of shape {shape}"
-            )
-        return Canonical((shape[0], channels, 1, space), (channels, 1), across_batch=True)
+            raise ValueError(f"Expected more than 1 value per channel when training but got x of shape {shape}")
+        return kernel.layout((shape[0], 1, channels, space), across_batch=True)
 
-    def _normalize(self, x: Array, gamma: Array | None, beta: Array | None) -> kernel.Normalized:
-        if self._constant_statistics():
-            mean, var = (
-                self._parameter(name, x.dtype, (self.num_features, 1))
-                for name in ("running_mean", "running_var")
-            )
-            assert mean is not None and var is not None
-            rstd = 1 / np.sqrt(var + x.dtype.type(self.eps))
-            return kernel.normalize_with(x, gamma, beta, mean[None, :, :, None], rstd[None, :, :, None])
-        out = super()._normalize(x, gamma, beta)
-        if self.training and self.running_mean is not None and self.running_var is not None:
-            self._follow(out.mean.ravel(), out.var.ravel(), count=x.shape[2] * x.shape[3])
-        return out
+    def _given_statistics(self, dtype: np.dtype) -> tuple[Array, Array] | None:
+        if not self._constant_statistics():
+            return None
+        mean = self._parameter("running_mean", dtype, (1, 1, self.num_features, 1))
+        var = self._parameter("running_var", dtype, (1, 1, self.num_features, 1))
+        return None if mean is None or var is None else (mean, var)
 
-    def _follow(self, mean: Array, var: Array, count: int) -> None:
-        assert self.running_mean is not None and self.running_var is not None
+    def _follow(self, statistics: list[kernel.Statistics], count: int) -> None:
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return
         self.num_batches_tracked += 1
         if count == 0:  # an empty batch is counted and teaches nothing, as in torch
             return
         momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        unbiased = var * (np.float64(count) / (count - 1))
-        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+        mean = np.concatenate([part.mean.ravel() for part in statistics])
+        var = np.concatenate([part.var.ravel() for part in statistics])
+        for running, new, weight in (
+            (self.running_mean, mean, momentum),
+            (self.running_var, var, momentum * (count / (count - 1))),  # the unbiased one
+        ):
             running *= 1 - momentum
-            running += momentum * new
+            running += new * np.float64(weight)
 
     def _constant_statistics(self) -> bool:
         return not self.training and self.running_mean is not None

@@ -2,8 +2,9 @@
 
 from math import prod
 
+from npnorm import kernel
 from npnorm.arguments import epsilon, flag, positive_int
-from npnorm.layer import Canonical, Normalization
+from npnorm.layer import Normalization
 
 
 class InstanceNorm(Normalization):
@@ -28,13 +29,11 @@ class InstanceNorm(Normalization):
         affine = flag("affine", affine)
         super().__init__((self.num_features,), epsilon(eps), gamma=affine, beta=affine)
 
-    def _canonical(self, shape: tuple[int, ...]) -> Canonical:
+    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
         channels = self.num_features
         if not 3 <= len(shape) <= 5 or shape[1] != channels:
-            raise ValueError(
-                f"Expected x of shape (N, {channels}, *spatial) with 1 to 3 spatial axes but got {shape}"
-            )
+            raise ValueError(f"Expected x of shape (N, {channels}, *spatial) with 1 to 3 spatial axes but got {shape}")
         space = prod(shape[2:])
         if space == 1:
             raise ValueError(f"Expected more than 1 spatial position but got x of shape {shape}")
-        return Canonical((shape[0], channels, 1, space), (channels, 1))
+        return kernel.layout((shape[0], channels, 1, space))

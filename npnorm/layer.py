@@ -1,9 +1,10 @@
 """What the layers have in common: parameters, the memory between forward and backward, and the refusals.
 
-A layer says in `_canonical` how its input is seen as the kernel's (A, G, K, S); the arithmetic is the kernel's.
+A layer says in `_layout` how its input is seen as the kernel's (A, G, K, S); the arithmetic is the kernel's.
 This module must not know which numbers share a mean, nor how a mean is taken.
 """
 
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -12,35 +13,16 @@ from npnorm import kernel
 from npnorm.arguments import Array, float_array
 
 
-class Canonical(NamedTuple):
-    """How an input of one shape is seen by the kernel."""
-
-    shape: tuple[int, int, int, int]  # of the array in the order of its memory
-    gamma_shape: tuple[int, int]
-    across_batch: bool = False  # the first axis shares the statistics: the kernel sees it as third
-
-    def view(self, array: Array) -> Array:
-        """`array` as the kernel sees it; a copy only where the memory order asks for one."""
-        array = np.ascontiguousarray(array).reshape(self.shape)
-        return array.transpose(2, 1, 0, 3) if self.across_batch else array
-
-    def restore(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """The kernel's array back in the layer's `shape`, contiguous."""
-        if self.across_batch:
-            array = array.transpose(2, 1, 0, 3)
-        return np.ascontiguousarray(array).reshape(shape)
-
-
 class Memory(NamedTuple):
     """What a backward pass needs of the forward pass before it; nothing in it is shared with the caller."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    canonical: Canonical
+    layout: kernel.Layout
     gamma: Array | None
-    xhat: Array
-    rstd: Array
-    constant: bool  # mean and rstd were given, not computed from x
+    kept: Array
+    statistics: list[kernel.Statistics]
+    constant: bool  # mean and variance were given, not computed from x
 
 
 class Normalization:
@@ -73,6 +55,7 @@ class Normalization:
     def __call__(self, x: Array) -> Array:
         return self.forward(x)
 
+    @np.errstate(all="ignore")  # as torch: NaN and inf are answers, not warnings
     def forward(self, x: Array) -> Array:
         """The normalized array, of x's shape and dtype.
 
@@ -81,17 +64,29 @@ class Normalization:
             ValueError: x has a shape that the layer does not take, or gamma or beta has not `parameter_shape`.
         """
         x = float_array("x", x)
-        canonical = self._canonical(x.shape)
-        dtype = np.result_type(x.dtype, np.float32)  # float16 is computed in float32
-        gamma, beta = (self._parameter(name, dtype, canonical.gamma_shape) for name in ("gamma", "beta"))
-        with np.errstate(all="ignore"):  # as torch: NaN and inf are answers, not warnings
-            out = self._normalize(canonical.view(x.astype(dtype, copy=False)), gamma, beta)
-            y = canonical.restore(out.y, x.shape).astype(x.dtype, copy=False)
-        self._memory = Memory(
-            x.shape, x.dtype, canonical, gamma, out.xhat, out.rstd, self._constant_statistics()
+        layout = self._layout(x.shape)
+        dtype = _computing_dtype(x.dtype)
+        gamma = self._parameter("gamma", dtype, layout.shape[1:3])
+        beta = self._parameter("beta", dtype, layout.shape[1:3])
+        given = self._given_statistics(dtype)
+        kept = self._room(x.shape, dtype)
+        source, y = _contiguous(x, dtype)
+        statistics = kernel.normalize(
+            source.reshape(layout.shape),
+            y.reshape(layout.shape),
+            kept.reshape(layout.shape),
+            layout,
+            gamma,
+            beta,
+            float(np.finfo(dtype).eps) if self.eps is None else self.eps,
+            self.centred,
+            given,
         )
-        return y
+        self._memory = Memory(x.shape, x.dtype, layout, gamma, kept, statistics, given is not None)
+        self._follow(statistics, layout.count)
+        return y.astype(x.dtype, copy=False)
 
+    @np.errstate(all="ignore")
     def backward(self, dy: Array) -> Array:
         """The gradient with respect to x of the forward before; sets `dgamma` and `dbeta`.
 
@@ -106,39 +101,49 @@ class Normalization:
         dy = float_array("dy", dy)
         if dy.shape != memory.shape:
             raise ValueError(f"Expected dy to have the shape of y, {memory.shape}, but got {dy.shape}")
-        canonical, gamma, xhat, rstd = memory.canonical, memory.gamma, memory.xhat, memory.rstd
-        with np.errstate(all="ignore"):
-            d = canonical.view(dy.astype(xhat.dtype, copy=False))
-            if memory.constant:
-                dx = kernel.input_gradient_with(d, gamma, rstd)
-            else:
-                dx = kernel.input_gradient(d, gamma, xhat, rstd, self.centred)
-            if self.gamma is not None or self.beta is not None:
-                dgamma, dbeta = kernel.parameter_gradients(d, xhat, canonical.gamma_shape)
-                if self.gamma is not None:
-                    self.dgamma = dgamma.reshape(self.parameter_shape).astype(self.gamma.dtype)
-                if self.beta is not None:
-                    self.dbeta = dbeta.reshape(self.parameter_shape).astype(self.beta.dtype)
-            return canonical.restore(dx, memory.shape).astype(memory.dtype, copy=False)
+        layout = memory.layout
+        source, dx = _contiguous(dy, memory.kept.dtype)
+        dgamma, dbeta = kernel.gradients(
+            source.reshape(layout.shape),
+            dx.reshape(layout.shape),
+            memory.kept.reshape(layout.shape),
+            layout,
+            memory.gamma,
+            memory.statistics,
+            self.centred,
+            memory.constant,
+        )
+        if self.gamma is not None:
+            self.dgamma = dgamma.reshape(self.parameter_shape).astype(self.gamma.dtype, copy=False)
+        if self.beta is not None:
+            self.dbeta = dbeta.reshape(self.parameter_shape).astype(self.beta.dtype, copy=False)
+        return dx.astype(memory.dtype, copy=False)
 
     def parameters(self) -> list[tuple[Array, Array | None]]:
         """(value, gradient) of each parameter that the layer has: gamma first, then beta."""
         pairs = ((self.gamma, self.dgamma), (self.beta, self.dbeta))
         return [(value, gradient) for value, gradient in pairs if value is not None]
 
-    def _canonical(self, shape: tuple[int, ...]) -> Canonical:
+    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
         """How an input of `shape` is seen by the kernel; refuses a shape that the layer does not take."""
         raise NotImplementedError
 
-    def _normalize(self, x: Array, gamma: Array | None, beta: Array | None) -> kernel.Normalized:
-        eps = float(np.finfo(x.dtype).eps) if self.eps is None else self.eps
-        return kernel.normalize(x, gamma, beta, eps, self.centred)
+    def _given_statistics(self, dtype: np.dtype) -> tuple[Array, Array] | None:
+        """The mean and the variance to take in place of those of x, as the kernel takes them."""
+        return None
 
-    def _constant_statistics(self) -> bool:
-        return False
+    def _follow(self, statistics: list[kernel.Statistics], count: int) -> None:
+        """Learn from the statistics of a batch, each over `count` numbers."""
 
-    def _parameter(self, name: str, dtype: np.dtype, shape: tuple[int, int]) -> Array | None:
-        """A copy of gamma or beta as the kernel takes it."""
+    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+        """An array for what backward needs: that of the forward before, where it fits, for fresh memory is slow."""
+        memory, self._memory = self._memory, None
+        if memory is not None and memory.shape == shape and memory.kept.dtype == dtype:
+            return memory.kept
+        return kernel.room(shape, dtype)
+
+    def _parameter(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Array | None:
+        """A copy of gamma or beta, or a running statistic, as the kernel takes it."""
         value = getattr(self, name)
         if value is None:
             return None
@@ -146,3 +151,17 @@ class Normalization:
         if value.shape != self.parameter_shape:
             raise ValueError(f"Expected {name} to have shape {self.parameter_shape} but got {value.shape}")
         return value.astype(dtype).reshape(shape)
+
+
+@lru_cache(maxsize=16)
+def _computing_dtype(dtype: np.dtype) -> np.dtype:
+    return np.result_type(dtype, np.float32)  # float16 is computed in float32
+
+
+def _contiguous(array: Array, dtype: np.dtype) -> tuple[Array, Array]:
+    """`array` as the kernel reads it, and room for its result: the very copy, where it had to be copied."""
+    if array.flags.c_contiguous and array.dtype == dtype:
+        return np.asarray(array), kernel.room(array.shape, dtype)
+    copy = kernel.room(array.shape, dtype)
+    np.copyto(copy, array)
+    return copy, copy

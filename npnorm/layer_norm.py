@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from math import prod
 
+from npnorm import kernel
 from npnorm.arguments import epsilon, flag, positive_ints
-from npnorm.layer import Canonical, Normalization
+from npnorm.layer import Normalization
 
 
 class LayerNorm(Normalization):
@@ -36,19 +37,17 @@ class LayerNorm(Normalization):
     ) -> None:
         self.normalized_shape = positive_ints("normalized_shape", normalized_shape)
         affine = flag("elementwise_affine", elementwise_affine)
-        super().__init__(
-            self.normalized_shape, epsilon(eps), gamma=affine, beta=affine and flag("bias", bias)
-        )
+        super().__init__(self.normalized_shape, epsilon(eps), gamma=affine, beta=affine and flag("bias", bias))
 
-    def _canonical(self, shape: tuple[int, ...]) -> Canonical:
+    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
         return trailing_rows(shape, self.normalized_shape)
 
 
-def trailing_rows(shape: tuple[int, ...], normalized_shape: tuple[int, ...]) -> Canonical:
+def trailing_rows(shape: tuple[int, ...], normalized_shape: tuple[int, ...]) -> kernel.Layout:
     """A row for each position of the leading axes; what LayerNorm and RMSNorm share."""
     leading = len(shape) - len(normalized_shape)
     if leading < 0 or shape[leading:] != normalized_shape:
         expected = "(*, " + ", ".join(map(str, normalized_shape)) + ")"
         raise ValueError(f"Expected x of shape {expected} but got {shape}")
     features = prod(normalized_shape)
-    return Canonical((prod(shape[:leading]), 1, features, 1), (1, features))
+    return kernel.layout((prod(shape[:leading]), 1, features, 1))

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from npnorm import kernel
 from npnorm.arguments import epsilon, flag, positive_ints
-from npnorm.layer import Canonical, Normalization
+from npnorm.layer import Normalization
 from npnorm.layer_norm import trailing_rows
 
 
@@ -33,9 +34,7 @@ class RMSNorm(Normalization):
     ) -> None:
         self.normalized_shape = positive_ints("normalized_shape", normalized_shape)
         affine = flag("elementwise_affine", elementwise_affine)
-        super().__init__(
-            self.normalized_shape, None if eps is None else epsilon(eps), gamma=affine, beta=False
-        )
+        super().__init__(self.normalized_shape, None if eps is None else epsilon(eps), gamma=affine, beta=False)
 
-    def _canonical(self, shape: tuple[int, ...]) -> Canonical:
+    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
         return trailing_rows(shape, self.normalized_shape)

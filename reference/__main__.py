@@ -105,8 +105,9 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         "ndims": options.ndims,
         "timeout": options.timeout,
     }
-    reports, refused = [], 0
-    for subject, outcome in _outcomes(subjects, work, errors):
+    reports: list[Any] = []
+    refused = 0
+    for _, outcome in _outcomes(subjects, work, errors):
         if isinstance(outcome, str):
             errors.print(f"normcheck: {escape(outcome)}", soft_wrap=True)
             refused += 1
@@ -173,7 +174,9 @@ def load(subject: str) -> Any:
 
         raise Unusable(f"{place} cannot be imported: {describe(error)}") from error
     if not hasattr(module, name):
-        found = [other for other, value in vars(module).items() if isinstance(value, type) and not other.startswith("_")]
+        found = [
+            other for other, value in vars(module).items() if isinstance(value, type) and not other.startswith("_")
+        ]
         hint = f"; it has {', '.join(sorted(found)[:8])}" if found else ""
         raise Unusable(f"{place} has no {name}{hint}")
     return getattr(module, name)
@@ -232,7 +235,9 @@ def _write(options: argparse.Namespace, reports: list[Any], versions: dict[str, 
         if options.plot is not None:
             picture.draw(reports, options.plot)
     except OSError as error:
-        raise Unusable(f"{error.filename or options.json or options.plot} cannot be written: {error.strerror}") from error
+        raise Unusable(
+            f"{error.filename or options.json or options.plot} cannot be written: {error.strerror}"
+        ) from error
 
 
 def _torch_version() -> str:

@@ -142,7 +142,7 @@ class Case:
     def shape_of(self, call: int) -> tuple[int, ...]:
         """The shape of x in one of the calls: every second one before the last has a longer first axis."""
         longer = (self.calls - 1 - call) % 2 if self.resize and self.history != "refilled" else 0
-        if longer and 0 not in self.normalized_axes or self.like == "BatchNorm":
+        if (longer and 0 not in self.normalized_axes) or self.like == "BatchNorm":
             return (self.shape[0] + longer, *self.shape[1:])
         return self.shape
 

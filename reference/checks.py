@@ -6,7 +6,7 @@ how it looks `report`'s.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,9 +56,11 @@ class Tally:
                 self.worst[name] = (*rank, comparison.tolerance)
             error = trial.expected.torch_errors.get(name, 0.0)
             self.torch[name] = max(self.torch.get(name, 0.0), error)
-            if comparison.passed and error > tolerance_of(name, trial.expected.truth.conditioning, trial.case.dtype):
-                if error > self.torch_is_off.get(name, (0.0, None))[0]:
-                    self.torch_is_off[name] = (error, trial.case)
+            limit = tolerance_of(name, trial.expected.truth.conditioning, trial.case.dtype)
+            if name in self.torch_is_off:
+                limit = max(limit, self.torch_is_off[name][0])
+            if comparison.passed and error > limit:
+                self.torch_is_off[name] = (error, trial.case)
 
     def figures(self) -> dict[str, Figures]:
         return {
@@ -110,73 +112,52 @@ def check(
         Refused: it cannot be checked at all; the text says why and how to mend it.
         ValueError, TypeError: an argument is not what it should be.
     """
-    name = name or getattr(layer, "__name__", type(layer).__name__)
+    name = name or str(getattr(layer, "__name__", type(layer).__name__))
     like = like or infer_like(name)
     accept = _validated(layer, like, examples, accept, ndims, timeout)
     accepted_changes(accept, like)  # refuses what is no convention, before anything runs
-    clock = Clock(timeout)
-    subject = Subject(layer, like, name, channels_last)
+    subject, clock = Subject(layer, like, name, channels_last), Clock(timeout)
     with torch_layers.one_thread():
         scope, not_covered = discover(subject, ndims, clock)
-        tally = Tally()
         designed = list(dict.fromkeys(fit(case, scope) for case in probes(like, scope.ndims)))
         designed = [case for case in designed if not scope.lacks(case)]
         total = len(designed) + examples
-        convention = _convention(subject, designed, accept, clock)
-        trials: list[Trial] = []
-        for case in designed:
-            trial = _in_time(subject, case, convention, clock)
-            if trial is None:
-                break
-            tally.add(trial)
-            trials.append(trial)
-            if progress:
-                progress(tally.trials, total)
+        run = _Run(subject, _convention(subject, designed, accept, clock), clock, total, progress)
+        trials = run.designed(designed)
         if designed and not trials:
             raise Refused(f"{name} took all of {timeout:g} s before the first case: give it more with timeout=")
         failing = [trial for trial in trials if trial.failed]
-        if not failing or minimize:
-            failing += _random_stage(subject, scope, convention, clock, tally, failing, seed, examples, progress, total)
+        if examples and (minimize or not failing):
+            failing += run.at_random(scope, failing, seed, examples)
         if clock.left <= 0:
-            not_covered["some cases"] = f"the time of {timeout:g} s was over after {tally.trials} of {total} cases"
-        notes = [
-            f"{name}: the layer is right where torch is not: torch is off by {error:.3g} u in {case}"
-            for name, (error, case) in tally.torch_is_off.items()
-        ]
+            done = run.tally.trials
+            not_covered["some cases"] = f"the time of {timeout:g} s was over after {done} of {total} cases"
         consistent = None if clock.left <= 0 else backward_is_derivative(subject, scope, clock)
-        faults = diagnose(like, trials, failing, convention) if failing else []
-        example = None
-        if failing:
-            example = describe_failure(subject, smallest(failing))
-    return Report(
-        subject=name,
-        like=like,
-        passed=not failing,
-        cases=tally.trials,
-        seed=seed,
-        not_covered=not_covered,
-        quantities=tally.figures(),
-        faults=faults,
-        backward_is_derivative_of_forward=consistent,
-        counterexample=example,
-        notes=tuple(notes),
-        accepted=tuple(accept),
-        pictures=pictures_of(failing),
-    )
+        return Report(
+            subject=name,
+            like=like,
+            passed=not failing,
+            cases=run.tally.trials,
+            seed=seed,
+            not_covered=not_covered,
+            quantities=run.tally.figures(),
+            faults=diagnose(like, trials, failing, run.convention) if failing else [],
+            backward_is_derivative_of_forward=consistent,
+            counterexample=describe_failure(subject, smallest(failing), bool(accept)) if failing else None,
+            notes=tuple(_notes(run.tally, failing)),
+            accepted=accept,
+            pictures=pictures_of(failing),
+        )
 
 
-def _in_time(subject: Subject, case: Case, convention: Convention, clock: Clock) -> Trial | None:
-    """The verdict on a case; None once the time is over.
-
-    A call in which the time ends is one that does not return only if it had most of the time; else the layer is slow, and
-    nothing is known of the case.
-    """
-    left = clock.left
-    if left <= 0:
-        return None
-    trial = judge(subject, case, convention, clock)
-    cut_short = left < clock.seconds / 2 and any(finding.id == "timeout" for finding in trial.findings)
-    return None if cut_short else trial
+def _notes(tally: Tally, failing: list[Trial]) -> Iterator[str]:
+    """What else a reader should know."""
+    for name, (error, case) in tally.torch_is_off.items():
+        yield f"{name}: the layer is right where torch is not: torch is off by {error:.3g} u in {case}"
+    raised = [trial for trial in failing if trial.seen.raised]
+    if raised:
+        what, where = raised[0].seen.problems["dx"], raised[0].case
+        yield f"it raised in {len(raised)} of the cases that failed, first in {where}: {what}"
 
 
 def _convention(subject: Subject, designed: list[Case], accept: tuple[str, ...], clock: Clock) -> Convention:
@@ -198,66 +179,89 @@ class _Mismatch(AssertionError):
     pass
 
 
-def _random_stage(
-    subject: Subject,
-    scope: Scope,
-    convention: Convention,
-    clock: Clock,
-    tally: Tally,
-    known: list[Trial],
-    seed: int,
-    examples: int,
-    progress: Progress | None,
-    total: int,
-) -> list[Trial]:
-    """Random cases by Hypothesis, which makes a failing one smaller itself. Returns those that fail.
+@dataclass
+class _Run:
+    """The cases of one check going by."""
 
-    Where a probe has failed already, this only looks for a smaller case: one that fails in the same quantities.
-    """
-    if examples < 1:
-        return []
-    failing: list[Trial] = []
-    wanted = _signature(known)
-    tried = 0
+    subject: Subject
+    convention: Convention
+    clock: Clock
+    total: int
+    progress: Progress | None
+    tally: Tally = field(default_factory=Tally)
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=min(examples, WITHOUT_LUCK) if known else examples,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        print_blob=False,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-        verbosity=hypothesis.Verbosity.quiet,
-    )
-    @hypothesis.given(cases(scope))
-    def trial_of(case: Case) -> None:
-        nonlocal tried
-        if len(failing) and tried > SHRINKING:
-            raise _Enough
-        trial = _in_time(subject, case, convention, clock)
-        if trial is None:
-            raise _Enough
-        if failing:
-            tried += 1  # Hypothesis is making it smaller: such a case is not counted among the figures
-        else:
-            tally.add(trial)
-            if progress:
-                progress(tally.trials, total)
-        if trial.failed and (not wanted or wanted & _signature([trial])):
-            failing.append(trial)
-            raise _Mismatch
+    def judged(self, case: Case) -> Trial | None:
+        """The verdict on a case; None once the time is over.
 
-    state = random.getstate()
-    try:
-        trial_of()
-    except (_Enough, _Mismatch, hypothesis.errors.Flaky):
-        pass  # a layer that is not deterministic is flaky, and wrong
-    finally:
-        random.setstate(state)
-    return failing
+        A call in which the time ends is one that does not return only if it had most of the time; else the layer is
+        slow, and nothing is known of the case.
+        """
+        left = self.clock.left
+        if left <= 0:
+            return None
+        trial = judge(self.subject, case, self.convention, self.clock)
+        timed_out = any(finding.id == "timeout" for finding in trial.findings)
+        return None if timed_out and left < self.clock.seconds / 2 else trial
+
+    def count(self, trial: Trial) -> None:
+        self.tally.add(trial)
+        if self.progress:
+            self.progress(self.tally.trials, self.total)
+
+    def designed(self, designed: list[Case]) -> list[Trial]:
+        """The trials of the designed cases, as many as there is time for."""
+        trials = []
+        for case in designed:
+            trial = self.judged(case)
+            if trial is None:
+                break
+            self.count(trial)
+            trials.append(trial)
+        return trials
+
+    def at_random(self, scope: Scope, known: list[Trial], seed: int, examples: int) -> list[Trial]:
+        """Random cases by Hypothesis, which makes a failing one smaller itself. Returns those that fail.
+
+        Where a probe has failed already, this only looks for a smaller case: one that fails in the same quantities.
+        """
+        failing: list[Trial] = []
+        wanted = _signature(known)
+        shrunk = 0
+
+        @hypothesis.seed(seed)
+        @hypothesis.settings(
+            max_examples=min(examples, WITHOUT_LUCK) if known else examples,
+            database=None,
+            deadline=None,
+            derandomize=False,
+            print_blob=False,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+            verbosity=hypothesis.Verbosity.quiet,
+        )
+        @hypothesis.given(cases(scope))
+        def try_one(case: Case) -> None:
+            nonlocal shrunk
+            trial = self.judged(case) if shrunk <= SHRINKING else None
+            if trial is None:
+                raise _Enough
+            if failing:
+                shrunk += 1  # Hypothesis is making it smaller: such a case is not counted among the figures
+            else:
+                self.count(trial)
+            if trial.failed and (not wanted or wanted & _signature([trial])):
+                failing.append(trial)
+                raise _Mismatch
+
+        state = random.getstate()
+        try:
+            try_one()
+        except (_Enough, _Mismatch, hypothesis.errors.Flaky):
+            pass  # a layer that is not deterministic is flaky, and wrong
+        finally:
+            random.setstate(state)
+        return failing
 
 
 def _signature(trials: list[Trial]) -> set[str]:
@@ -270,7 +274,9 @@ def infer_like(name: str) -> str:
     flat = name.replace("_", "").lower()
     hits = [like for like in LIKES if like.lower() in flat]
     if len(hits) != 1:
-        raise Refused(f"Expected the name to tell which layer it is but got {name!r}: say which with like=, one of {LIKES}")
+        raise Refused(
+            f"Expected the name to tell which layer it is but got {name!r}: say which with like=, one of {LIKES}"
+        )
     return hits[0]
 
 

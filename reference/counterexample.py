@@ -27,14 +27,14 @@ def smallest(failing: list[Trial]) -> Trial:
     return min(wrong or failing, key=lambda trial: size_of(trial.case))
 
 
-def describe_failure(subject: Subject, trial: Trial) -> Counterexample:
-    """What a reader needs of a failing trial."""
+def describe_failure(subject: Subject, trial: Trial, accepted: bool) -> Counterexample:
+    """What a reader needs of a failing trial; `accepted` says that it was not held to torch's conventions."""
     return Counterexample(
         case=trial.case,
         comparisons=tuple(trial.comparisons[name] for name in trial.wrong),
         problems=tuple(f"{finding.quantity}: {finding.detail}" for finding in trial.findings),
         entries=tuple(worst_entries(trial)),
-        script=script_for(subject, trial),
+        script=script_for(subject, trial, accepted),
     )
 
 

@@ -34,7 +34,12 @@ def discover(subject: Subject, ndims: Sequence[int] | None, clock: Clock) -> tup
     not_covered: dict[str, str] = {}
     gammas, betas = _parameters(subject, clock, not_covered)
     scope = Scope(
-        like, RANKS[like], gammas=gammas, betas=betas, keywords=subject.keywords, dtypes=("float64", "float32", "float16")
+        like,
+        RANKS[like],
+        gammas=gammas,
+        betas=betas,
+        keywords=subject.keywords,
+        dtypes=("float64", "float32", "float16"),
     )
     for keyword in KEYWORDS[like]:
         if keyword not in subject.keywords:
@@ -107,7 +112,9 @@ def _ranks(
             not_covered[f"{rank}D"] = f"refused: {seen.refused or seen.problems['dx']}"
     if not good:
         reasons = "; ".join(f"{what}: {why}" for what, why in not_covered.items() if what.endswith("D"))
-        raise Refused(f"{subject.name} takes no x of any rank that {subject.like} has ({reasons or 'none was asked for'})")
+        raise Refused(
+            f"{subject.name} takes no x of any rank that {subject.like} has ({reasons or 'none was asked for'})"
+        )
     return tuple(good)
 
 

@@ -86,7 +86,9 @@ def _usable(trial: Trial) -> bool:
     case = trial.case
     conditioned = trial.expected.truth.conditioning < 1e4
     # where all numbers of a row are the same, a wrong formula is made of rounding alone
-    alone = not case.normalized_axes or prod(case.shape[a] for a in case.normalized_axes) == case.options.get("num_groups", 1)
+    alone = not case.normalized_axes or prod(case.shape[a] for a in case.normalized_axes) == case.options.get(
+        "num_groups", 1
+    )
     regular = case.data in ("unit", "shifted", "integers", "small", "large", "offset 1e2") and not alone
     return case.dtype == "float64" and regular and conditioned and not trial.seen.refused
 
@@ -120,14 +122,21 @@ def _explained_by_deed(trial: Trial, deeds: set[str]) -> bool:
     if any(finding.id == "timeout" for finding in trial.findings):
         return True
     writes = deeds & {"input-mutated", "upstream-gradient-mutated", "dx-aliases-dy"}
-    return bool(writes and (trial.seen.raised or trial.case.overwrite or "read-only" in (trial.case.layout, trial.case.dy_layout)))
+    return bool(
+        writes
+        and (trial.seen.raised or trial.case.overwrite or "read-only" in (trial.case.layout, trial.case.dy_layout))
+    )
 
 
 def _eval_backward_missing(trials: list[Trial]) -> NamedFault | None:
     """BatchNorm's backward in eval mode: it raises or returns None each time, while in training mode it does not."""
     evaluation = [t for t in trials if _statistics_given(t.case) and not t.seen.refused]
     training = [t for t in trials if t.case.training]
-    if not evaluation or not all("dx" in t.seen.problems for t in evaluation) or any(t.seen.raised == "forward" for t in evaluation):
+    if (
+        not evaluation
+        or not all("dx" in t.seen.problems for t in evaluation)
+        or any(t.seen.raised == "forward" for t in evaluation)
+    ):
         return None
     if all("dx" in t.seen.problems for t in training):
         return None
@@ -163,7 +172,9 @@ def _consequences(quantities: tuple[str, ...], forward: bool) -> tuple[str, ...]
 
 def _unexplained(search: Search, suspects: tuple[Suspect, ...], trial: Trial) -> list[str]:
     """The quantities of a trial that the formula with these mistakes does not give."""
-    return [n for n in trial.comparisons if (n in trial.wrong or suspects) and not search.reproduces(suspects, [trial], n)]
+    return [
+        n for n in trial.comparisons if (n in trial.wrong or suspects) and not search.reproduces(suspects, [trial], n)
+    ]
 
 
 def _by_experiment(left: list[Trial], special: list[Trial]) -> list[NamedFault]:
@@ -174,7 +185,9 @@ def _by_experiment(left: list[Trial], special: list[Trial]) -> list[NamedFault]:
     others = [t for t in left if t.case.overwrite == "y"]
     if over_x and not others:
         wrong = tuple(n for n in QUANTITIES if any(n in t.wrong for t in over_x))
-        found.append(_fault("input-not-saved", wrong, f"right until x is overwritten before backward: {over_x[0].case}"))
+        found.append(
+            _fault("input-not-saved", wrong, f"right until x is overwritten before backward: {over_x[0].case}")
+        )
     if strided:
         wrong = tuple(n for n in QUANTITIES if any(n in t.wrong for t in strided))
         layouts = sorted({t.case.layout if t.case.layout != "C" else f"dy {t.case.dy_layout}" for t in strided})
@@ -221,7 +234,8 @@ def _patterned(trial: Trial, name: str) -> bool:
     rows = tuple(axis for axis in range(len(shape)) if axis not in p.view.axes)
     error = error.transpose(*rows, *p.view.axes).reshape(-1, p.count)
     columns = [
-        (np.zeros(shape) + term.astype(np.float64)).transpose(*rows, *p.view.axes).reshape(-1, p.count) for term in terms
+        (np.zeros(shape) + term.astype(np.float64)).transpose(*rows, *p.view.axes).reshape(-1, p.count)
+        for term in terms
     ]
     if p.count < 12:
         return False
@@ -239,15 +253,12 @@ def _unknown(trials: list[Trial], quantities: tuple[str, ...]) -> NamedFault:
 
 def _fault(id: str, quantities: Iterable[str], evidence: str) -> NamedFault:
     fault = FAULTS[id]
-    return NamedFault(
-        id, fault.kind, tuple(quantities), fault.summary, fault.mend, evidence, fault.wrong, fault.right
-    )
+    return NamedFault(id, fault.kind, tuple(quantities), fault.summary, fault.mend, evidence, fault.wrong, fault.right)
 
 
 def _merge(found: list[NamedFault]) -> list[NamedFault]:
     """Each name once, mistakes before conventions, the unknown last."""
-    once = {fault.id: fault for fault in reversed(found)}
-    return sorted(
-        reversed(list(once.values())), key=lambda fault: (fault.id == "unknown", fault.kind == "convention")
-    )
-
+    once: dict[str, NamedFault] = {}
+    for fault in found:
+        once.setdefault(fault.id, fault)
+    return sorted(once.values(), key=lambda fault: (fault.id == "unknown", fault.kind == "convention"))

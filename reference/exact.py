@@ -49,9 +49,9 @@ _mp_sqrt = np.frompyfunc(mpmath.sqrt, 1, 1)
 
 def wide(array: Array) -> Array:
     """`array` in the wide arithmetic; the values do not change."""
-    if WIDE != object:
-        return array.astype(WIDE)
-    return np.frompyfunc(lambda value: mpmath.mpf(float(value)), 1, 1)(array)
+    if WIDE.kind != "O":
+        return np.asarray(array.astype(WIDE))
+    return np.asarray(np.frompyfunc(lambda value: mpmath.mpf(float(value)), 1, 1)(array))
 
 
 def sqrt(array: Array) -> Array:
@@ -61,7 +61,7 @@ def sqrt(array: Array) -> Array:
 
 def wide_precision() -> AbstractContextManager[Any]:
     """The context that the wide arithmetic needs: mpmath's precision, and silence where NaN and inf are answers."""
-    return mpmath.workprec(113) if WIDE == object else nullcontext()
+    return mpmath.workprec(113) if WIDE.kind == "O" else nullcontext()
 
 
 class View(NamedTuple):
@@ -118,7 +118,7 @@ class Pass:
         self.x, self.dy = inputs.x.reshape(self.view.shape), inputs.dy.reshape(self.view.shape)
         if self.tracks:
             channels = self.view.gamma_shape
-            self.batches = previous.batches if previous else 0
+            self.batches: int = previous.batches if previous else 0
             self.running_mean: Array = previous.running_mean if previous else wide(np.zeros(channels))
             self.running_var: Array = previous.running_var if previous else wide(np.ones(channels))
         self._forward(inputs)

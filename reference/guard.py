@@ -79,6 +79,7 @@ class _Sink(io.TextIOBase):
         return len(text)
 
 
+_random: Any = np.random  # whose stubs leave out the two functions that are used here
 _SINK = _Sink()
 _SCRATCH = np.random.MT19937(0)
 
@@ -87,8 +88,8 @@ _SCRATCH = np.random.MT19937(0)
 def shielded() -> Iterator[None]:
     """Let the block print, warn, seed and set what it likes; everything is as it was afterwards."""
     # The block plays with a generator of its own: quicker than to copy the state of the global one, and put it back.
-    own_random: Any = np.random.get_bit_generator()
-    np.random.set_bit_generator(_SCRATCH)
+    own_random: Any = _random.get_bit_generator()
+    _random.set_bit_generator(_SCRATCH)
     error_settings, recursion = np.seterr(all="ignore"), sys.getrecursionlimit()  # their file may have set "raise"
     out, err = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = _SINK
@@ -99,7 +100,7 @@ def shielded() -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr = out, err
         np.seterr(**error_settings)
-        np.random.set_bit_generator(own_random)
+        _random.set_bit_generator(own_random)
         sys.setrecursionlimit(recursion)
 
 

@@ -42,6 +42,12 @@ def probes(like: str, ndims: tuple[int, ...] | None = None) -> tuple[Case, ...]:
     return tuple(case for case in dict.fromkeys(found) if len(case.shape) in ndims)
 
 
+def _options(like: str) -> dict[str, Any]:
+    """What is said of every probe of a layer whose torch defaults would leave something out."""
+    said: dict[str, dict[str, Any]] = {"RMSNorm": {"eps": 1e-5}, "InstanceNorm": {"affine": True}}
+    return said.get(like, {})
+
+
 def _large(like: str) -> Iterator[Case]:
     """Sizes that no block divides, of every axis in every rank: tails are where rows and channels get lost."""
     for rank in RANKS[like]:
@@ -53,9 +59,9 @@ def _large(like: str) -> Iterator[Case]:
                 for groups in (2, shape[1] // 2):  # few large groups, and many
                     yield make(like, shape, groups=groups, seed=rank)
             elif like in ("LayerNorm", "RMSNorm"):
-                yield make(like, shape, seed=rank, **({"eps": 1e-5} if like == "RMSNorm" else {}))
+                yield make(like, shape, seed=rank, **_options(like))
             else:
-                yield make(like, shape, seed=rank, **({} if like == "BatchNorm" else {"affine": True}))
+                yield make(like, shape, seed=rank, **_options(like))
 
 
 def _shapes(like: str) -> Iterator[Case]:
@@ -71,21 +77,38 @@ def _shapes(like: str) -> Iterator[Case]:
         for shape, groups in shapes:
             yield make(like, shape, groups=groups, seed=sum(shape))
     elif like in ("LayerNorm", "RMSNorm"):
-        eps = {"eps": 1e-5} if like == "RMSNorm" else {}
         for ndim, axes in ((3, 2), (4, 2), (4, 3), (5, 2), (2, 2), (4, 4)):
-            yield make(like, (5, 3, 4, 2, 7)[-ndim:], axes=axes, seed=10 * ndim + axes, **eps)
-        for shape in ((1, 7), (7, 1), (6, 6), (5, 5, 5), (4, 4, 4, 4), (1, 1, 8), (131, 5), (1031, 3), (67, 2, 3), (3, 1031)):
-            yield make(like, shape, seed=sum(shape), **eps)
+            yield make(like, (5, 3, 4, 2, 7)[-ndim:], axes=axes, seed=10 * ndim + axes, **_options(like))
+        for shape in (
+            (1, 7),
+            (7, 1),
+            (6, 6),
+            (5, 5, 5),
+            (4, 4, 4, 4),
+            (1, 1, 8),
+            (131, 5),
+            (1031, 3),
+            (67, 2, 3),
+            (3, 1031),
+        ):
+            yield make(like, shape, seed=sum(shape), **_options(like))
         for shape in ((3, 4, 4), (2, 3, 3, 3), (4, 4, 4), (1, 3, 2), (131, 2, 3)):
-            yield make(like, shape, axes=2, seed=sum(shape), **eps)
+            yield make(like, shape, axes=2, seed=sum(shape), **_options(like))
     else:
         batch = like == "BatchNorm"
-        shapes_only: list[tuple[int, ...]] = [(1, 4, 3, 5), (4, 4, 4, 4), (3, 4, 1, 5), (3, 4, 5, 1), (4, 2, 3, 3), (1, 3, 6)]
+        shapes_only: list[tuple[int, ...]] = [
+            (1, 4, 3, 5),
+            (4, 4, 4, 4),
+            (3, 4, 1, 5),
+            (3, 4, 5, 1),
+            (4, 2, 3, 3),
+            (1, 3, 6),
+        ]
         shapes_only += [(67, 4, 2, 3), (2, 3, 33, 35), (3, 1, 4, 5), (4, 1, 7), (1031, 3, 2)]
         if batch:
             shapes_only += [(5, 5), (2, 3), (6, 1), (131, 6), (1031, 4), (4, 3, 1, 1), (3, 67)]
         for shape in shapes_only:
-            yield make(like, shape, seed=sum(shape), **({} if batch else {"affine": True}))
+            yield make(like, shape, seed=sum(shape), **_options(like))
 
 
 def _variations(base: Case) -> Iterator[Case]:

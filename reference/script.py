@@ -8,6 +8,7 @@ gave when it was checked. This module writes text; it runs nothing and judges no
 import base64
 import inspect
 import re
+import sys
 import textwrap
 import zlib
 from pathlib import Path
@@ -21,9 +22,9 @@ from reference.subject import Subject
 from reference.verdict import Trial
 
 MODULES = {
-    "GroupNorm": {rank: "GroupNorm" for rank in range(2, 6)},
-    "LayerNorm": {rank: "LayerNorm" for rank in range(1, 9)},
-    "RMSNorm": {rank: "RMSNorm" for rank in range(1, 9)},
+    "GroupNorm": dict.fromkeys(range(2, 6), "GroupNorm"),
+    "LayerNorm": dict.fromkeys(range(1, 9), "LayerNorm"),
+    "RMSNorm": dict.fromkeys(range(1, 9), "RMSNorm"),
     "BatchNorm": {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d", 5: "BatchNorm3d"},
     "InstanceNorm": {3: "InstanceNorm1d", 4: "InstanceNorm2d", 5: "InstanceNorm3d"},
 }
@@ -39,7 +40,7 @@ LAYOUTS = {  # how to lay out an array as the case has it
     "sliced": "np.pad({}, [(1, 1)] + [(0, 0)] * %d)[1:-1]",
 }
 
-TORCH = '''\
+TORCH = """\
 # torch's answer, in float64
 module = torch.nn.{module}({options}).double()
 with torch.no_grad():
@@ -55,13 +56,13 @@ for call in range({calls}):
 expected = {{"y": y.detach().numpy(), "dx": gradients[0].numpy()}}
 for name, gradient in zip(parameters, gradients[1:]):
     expected[{{"weight": "dgamma", "bias": "dbeta"}}[name]] = gradient.numpy()
-'''
+"""
 
-TORCH_RUNNING = '''\
+TORCH_RUNNING = """\
 for name in ("running_mean", "running_var"):
     if getattr(module, name, None) is not None:
         expected[name] = getattr(module, name).numpy()
-'''
+"""
 
 LAYER = '''\
 def run_layer():
@@ -77,10 +78,10 @@ def run_layer():
     for call in range({calls}):
 {mode}\
         a, b = {x_layout}, {dy_layout}
-        a_before, b_before = a.copy(), b.copy()
+{refill}        a_before, b_before = a.copy(), b.copy()
         y = layer.forward(a)
         assert np.array_equal(a, a_before, equal_nan=True), "x was changed by forward"
-        got["y"] = np.array(y)
+        got["y"] = y.copy() if isinstance(y, np.ndarray) else y
 {overwrite}\
         dx = layer.backward(b)
         got.update(dgamma=getattr(layer, "dgamma", None), dbeta=getattr(layer, "dbeta", None))
@@ -91,19 +92,21 @@ def run_layer():
         else:
             got["dx"] = dx
         assert np.array_equal(b, b_before), "dy was changed by backward"
+        for name in ("y", "dx"):
+            assert isinstance(got[name], np.ndarray), f"{{name}}: got {{type(got[name]).__name__}}, expected an array"
         assert not np.may_share_memory(got["dx"], b), "dx shares its memory with dy"
         assert got["y"].dtype == got["dx"].dtype == a.dtype, f"dtypes: x {{a.dtype}}, y {{got['y'].dtype}}, dx {{got['dx'].dtype}}"
     got.update((name, getattr(layer, name, None)) for name in ("running_mean", "running_var"))
 '''
 
-READ_ONLY = '''\
+READ_ONLY = """\
 def read_only(a):
     a.flags.writeable = False
     return a
 
-'''
+"""
 
-COMPARE = '''\
+COMPARE = """\
 for name, tolerance in {tolerances}.items():
     if expected.get(name) is None:
         continue
@@ -112,7 +115,7 @@ for name, tolerance in {tolerances}.items():
     assert actual.size == expected[name].size, f"{{name}}: got shape {{actual.shape}}, expected {{expected[name].shape}}"
     np.testing.assert_allclose(actual.reshape(expected[name].shape), expected[name], rtol=0, atol=tolerance, err_msg=name)
 print("no difference")
-'''
+"""
 
 
 def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
@@ -129,7 +132,12 @@ def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
         f"gamma = {_array(gamma)}",
         f"beta = {_array(beta)}",
         "",
-        TORCH.format(module=_module(case), options=_options(case, None), calls=case.calls, training=[case.training_in(call) for call in range(case.calls)]),
+        TORCH.format(
+            module=_module(case),
+            options=_options(case, None),
+            calls=case.calls,
+            training=[case.training_in(call) for call in range(case.calls)],
+        ),
     ]
     if case.like == "BatchNorm":
         lines.append(TORCH_RUNNING)
@@ -192,7 +200,8 @@ def _tolerances(trial: Trial) -> dict[str, float]:
     u = roundoff(trial.case.dtype)
     found = {}
     for name in trial.wrong:
-        scale = float(np.max(trial.expected.truth.scale[name].astype(np.float64), initial=0.0))
+        scales = trial.expected.truth.scale[name].astype(np.float64)
+        scale = float(np.max(scales[np.isfinite(scales)], initial=float(np.finfo(trial.case.dtype).tiny)))
         errors = trial.comparisons[name]
         unit = u * scale * errors.tolerance
         if errors.got is not None and errors.expected is not None and np.isfinite([errors.got, errors.expected]).all():
@@ -207,9 +216,12 @@ def _place(subject: Subject) -> tuple[str, str] | None:
     name = getattr(factory, "__qualname__", "")
     if subject.channels_last or not name.isidentifier():
         return None
+    namesake = getattr(sys.modules.get(factory.__module__), name, None)
+    if isinstance(factory, type) and namesake is not factory:  # then Python takes another file for the class's own
+        return None
     try:
         path = inspect.getsourcefile(factory)
-    except TypeError:
+    except (TypeError, OSError):
         return None
     if path is None or not Path(path).is_file() or (Path(path).parent / "__init__.py").exists():
         return None
@@ -219,12 +231,20 @@ def _place(subject: Subject) -> tuple[str, str] | None:
 def _layer(subject: Subject, case: Case, path: str, name: str) -> str:
     mode = ""
     if case.like == "BatchNorm":
-        mode = f"        layer.training = {[case.training_in(call) for call in range(case.calls)]}[call]\n"
+        mode = f"        mode = {[case.training_in(call) for call in range(case.calls)]}[call]\n"
+        mode += "        getattr(layer, 'train' if mode else 'eval', lambda: None)()\n"
+        mode += "        if hasattr(layer, 'training'):\n            layer.training = mode\n"
+    refill = ""
+    if case.history == "refilled":  # one array for all calls
+        refill = "        if call:\n            first.flags.writeable = True\n            first[...] = a\n            a = first\n"
+        refill += "        first = a\n"
     overwrite = {
         "x": "        a.flags.writeable = True\n        a[...] = 3 - 2 * a[::-1]\n        a_before = a.copy()\n",
         "y": "        y[...] = 3 - 2 * y[::-1]\n",
         "": "",
     }[case.overwrite]
+    if case.history == "forward only":
+        overwrite += f"        if call < {case.calls} - 1:\n            continue\n"
     return LAYER.format(
         path=path,
         folder=str(Path(path).parent),
@@ -235,6 +255,7 @@ def _layer(subject: Subject, case: Case, path: str, name: str) -> str:
         x_layout=_laid_out("x[call]", case.layout, case),
         dy_layout=_laid_out("dy[call]", case.dy_layout, case),
         overwrite=overwrite,
+        refill=refill,
     )
 
 

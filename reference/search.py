@@ -32,8 +32,10 @@ MODES = ("follows", "derivative", "right", "node by node")
 # The last one takes xhat to have no mean of its own, as backpropagation through every node does not: its mean term is
 # that of all that comes before the mean's node.
 NODE_BY_NODE: Variant = {
-    "mean_term": lambda p, term: 0 * term if p.backward_constant else p.backward_average(
-        p.d - p.backward_xhat * p.backward_average(p.d * p.backward_xhat)
+    "mean_term": lambda p, term: (
+        0 * term
+        if p.backward_constant
+        else p.backward_average(p.d - p.backward_xhat * p.backward_average(p.d * p.backward_xhat))
     )
 }
 
@@ -165,7 +167,9 @@ class Search:
                 fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
                 if not any(name in t.wrong and not _unfit(t.case) for t in part):  # nothing to show a stale cache by
                     fresh = [s for s in fresh if not FAULTS[s.id].cached]
-                if not part[0].case.training:  # where statistics of another shape could be anything, and so prove nothing
+                if not part[
+                    0
+                ].case.training:  # where statistics of another shape could be anything, and so prove nothing
                     fresh = [s for s in fresh if "view" not in s.changes]
                 found += [
                     replace(branch, suspects=branch.suspects + more)

@@ -124,7 +124,11 @@ class Subject:
         detail = f"raised {describe(error)}"
         read_only = "read-only" in detail
         if read_only and stage != "constructor":
-            id = "upstream-gradient-mutated" if stage == "backward" and case.dy_layout == "read-only" else "input-mutated"
+            id = (
+                "upstream-gradient-mutated"
+                if stage == "backward" and case.dy_layout == "read-only"
+                else "input-mutated"
+            )
             seen.find(id, "dx" if stage == "backward" else "y", "tried to write into a read-only array")
         if stage in ("constructor", "first forward") and not read_only:
             seen.refused = describe(error)
@@ -203,7 +207,7 @@ class Subject:
             if value is None:
                 seen.problems[name] = "got None, expected an array"
             else:
-                array, own = np.array(value), np.shape(getattr(layer, name.removeprefix("d"), None))
+                array, own = np.array(value), _shape(getattr(layer, name.removeprefix("d"), None))
                 if array.dtype.kind in "fiu":
                     seen.outcome[name] = _parameter_like(array, own, case)
                 else:
@@ -243,6 +247,10 @@ def _one_a_group(case: Case, gamma: object) -> bool:
     """Whether a GroupNorm's own gamma has an entry a group where it should have one a channel."""
     groups = case.options.get("num_groups")
     return case.like == "GroupNorm" and gamma is not None and np.size(gamma) == groups != case.shape[1]  # type: ignore[arg-type]
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return np.shape(value)
 
 
 def _set_mode(layer: Any, training: bool) -> None:

@@ -55,7 +55,7 @@ def parametrize_with_checks(
         examples: random cases.
 
     Raises:
-        ValueError: an id of `expected_failures` is not one of the checks.
+        ValueError: an id of `expected_failures` is not one of the checks, or two layers have one name.
     """
     import pytest  # only those who test need it
 
@@ -63,10 +63,14 @@ def parametrize_with_checks(
     for item in layers:
         layer, like = item if isinstance(item, tuple) else (item, None)
         name = getattr(layer, "__name__", type(layer).__name__)
+        if f"{name}-random" in checks:
+            raise ValueError(f"Expected layers of different names but got two {name}")
         checks |= _checks_of(layer, like or infer_like(name), name, examples)
     unknown = sorted(set(expected_failures or ()) - set(checks))
     if unknown:
-        raise ValueError(f"Expected the ids of checks in expected_failures but got {unknown}; they are {sorted(checks)}")
+        raise ValueError(
+            f"Expected the ids of checks in expected_failures but got {unknown}; they are {sorted(checks)}"
+        )
     parameters = []
     for id, run in checks.items():
         reason = (expected_failures or {}).get(id)
@@ -88,9 +92,7 @@ def _checks_of(layer: Any, like: str, name: str, examples: int) -> dict[str, Cal
 
     def of_quantity(quantity: str, dtype: str, rank: int) -> None:
         done, not_covered = trials()
-        mine = [
-            t for t in done if quantity in t.comparisons and t.case.dtype == dtype and len(t.case.shape) == rank
-        ]
+        mine = [t for t in done if quantity in t.comparisons and t.case.dtype == dtype and len(t.case.shape) == rank]
         if not mine:
             import pytest
 
@@ -99,7 +101,9 @@ def _checks_of(layer: Any, like: str, name: str, examples: int) -> dict[str, Cal
         wrong = [f"{t.comparisons[quantity]}\n    in {t.case}" for t in mine if quantity in t.wrong]
         if wrong:
             more = f"\n... and in {len(wrong) - 3} more cases" if len(wrong) > 3 else ""
-            raise AssertionError("\n".join(wrong[:3]) + more + f"\n(normcheck names the cause: {len(mine)} cases tried)")
+            raise AssertionError(
+                "\n".join(wrong[:3]) + more + f"\n(normcheck names the cause: {len(mine)} cases tried)"
+            )
 
     def behaviour() -> None:
         found = [f"{f.id}: {f.quantity}: {f.detail}\n    in {t.case}" for t in trials()[0] for f in t.findings]
@@ -145,13 +149,15 @@ def from_functions(forward: Callable[..., Any], backward: Callable[..., Any], li
     keywords = [
         name
         for name in KEYWORDS[like]
-        if name in REQUIRED[like] or ((takes_all or name in parameters) and name not in affine) or (name in affine and gamma_optional)
+        if name in REQUIRED[like]
+        or ((takes_all or name in parameters) and name not in affine)
+        or (name in affine and gamma_optional)
     ]
 
     class FunctionLayer:
         def __init__(self, **config: Any) -> None:
             self.config = config
-            features = config.get("normalized_shape", config.get("num_channels", config.get("num_features")))
+            features: Any = config.get("normalized_shape", config.get("num_channels", config.get("num_features")))
             has_gamma = "gamma" in parameters and config.get("affine", config.get("elementwise_affine", True))
             self.gamma: Array | None = np.ones(features) if has_gamma else None
             self.beta: Array | None = np.zeros(features) if has_gamma and "beta" in parameters else None
@@ -175,7 +181,10 @@ def from_functions(forward: Callable[..., Any], backward: Callable[..., Any], li
             dx, self.dgamma, self.dbeta = (*gradients, None, None)[:3]
             return dx
 
-    FunctionLayer.__name__ = FunctionLayer.__qualname__ = getattr(forward, "__name__", like)
+    name = getattr(forward, "__name__", like)  # where that does not tell what it is like, `like` is the better name
+    FunctionLayer.__name__ = FunctionLayer.__qualname__ = (
+        name if like.lower() in name.replace("_", "").lower() else like
+    )
     FunctionLayer.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in keywords]
     )

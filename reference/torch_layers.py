@@ -7,7 +7,7 @@ of the verdict imports torch (the lab's twin, `torch_mlp`, does), and this file 
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ class RMSNorm(TorchLayer):
 class _ByRank(TorchLayer):
     """A layer that torch has as three modules, one for each rank of x; the state moves with the rank."""
 
-    kinds: dict[int, type[torch.nn.Module]]
+    kinds: ClassVar[dict[int, type[torch.nn.Module]]]
 
     def __init__(self, **options: Any) -> None:
         self._options = options
@@ -125,7 +125,12 @@ class _ByRank(TorchLayer):
 class BatchNorm(_ByRank):
     """`torch.nn.BatchNorm1d` for x of rank 2 and 3, `BatchNorm2d` for 4, `BatchNorm3d` for 5."""
 
-    kinds = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d, 5: torch.nn.BatchNorm3d}
+    kinds: ClassVar = {
+        2: torch.nn.BatchNorm1d,
+        3: torch.nn.BatchNorm1d,
+        4: torch.nn.BatchNorm2d,
+        5: torch.nn.BatchNorm3d,
+    }
 
     def __init__(
         self,
@@ -155,7 +160,7 @@ class BatchNorm(_ByRank):
 class InstanceNorm(_ByRank):
     """`torch.nn.InstanceNorm1d` for x of rank 3, `InstanceNorm2d` for 4, `InstanceNorm3d` for 5."""
 
-    kinds = {3: torch.nn.InstanceNorm1d, 4: torch.nn.InstanceNorm2d, 5: torch.nn.InstanceNorm3d}
+    kinds: ClassVar = {3: torch.nn.InstanceNorm1d, 4: torch.nn.InstanceNorm2d, 5: torch.nn.InstanceNorm3d}
 
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = False) -> None:
         super().__init__(num_features=num_features, eps=eps, affine=affine)

@@ -101,7 +101,9 @@ class Convention:
         for name in QUANTITIES:
             if name in truth.exact and name in torch and not self.changes:
                 tolerance = tolerance_of(name, truth.conditioning, case.dtype)
-                errors[name] = compare(name, torch[name], truth.exact[name], truth.scale[name], case.dtype, tolerance).error
+                errors[name] = compare(
+                    name, torch[name], truth.exact[name], truth.scale[name], case.dtype, tolerance
+                ).error
         return Expected(truth, torch, errors)
 
 

@@ -8,9 +8,7 @@ from reference.faults import forward, input_gradient, parameter_gradients, state
 from reference.faults.entry import Fault, Variant
 
 FAULTS: dict[str, Fault] = {
-    entry.id: entry
-    for module in (forward, input_gradient, parameter_gradients, state)
-    for entry in module.ENTRIES
+    entry.id: entry for module in (forward, input_gradient, parameter_gradients, state) for entry in module.ENTRIES
 }
 
 __all__ = ["FAULTS", "Fault", "Variant"]

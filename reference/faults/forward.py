@@ -9,8 +9,10 @@ from reference.faults.entry import ALL, BATCH, CENTRED, GROUP, ROWS, Fault, Vari
 def _view(shape: Any = None, axes: Any = None, gamma_shape: Any = None, gamma_axes: Any = None) -> Variant:
     """Another view: each argument a function of the pass and of the right view."""
 
+    changes = (shape, axes, gamma_shape, gamma_axes)
+
     def change(p: Any, view: View) -> View:
-        return View(*(new(p, view) if new else old for new, old in zip((shape, axes, gamma_shape, gamma_axes), view)))
+        return View(*(new(p, view) if new else old for new, old in zip(changes, view, strict=True)))
 
     return {"view": change}
 
@@ -47,6 +49,11 @@ def _entry_of_group(values: Any) -> Any:
     """values[g] for all of group g: the first G of the C entries."""
     groups = values.shape[1]
     return values.reshape(-1)[:groups].reshape(1, groups, 1, *values.shape[3:])
+
+
+def _a_group(pick: Any) -> Any:
+    """Parameters with the one value in all of a group that pick(values) takes from it."""
+    return lambda p, values: pick(values) + 0 * values
 
 
 def _mean_of_group(values: Any) -> Any:
@@ -333,15 +340,15 @@ ENTRIES = (
             for pick in _PER_GROUP
             for variant in (
                 {
-                    "gamma": lambda p, gamma, pick=pick: pick(gamma) + 0 * gamma,
-                    "beta": lambda p, beta, pick=pick: pick(beta) + 0 * beta,
+                    "gamma": _a_group(pick),
+                    "beta": _a_group(pick),
                     "dgamma": lambda p, gradient: gradient.sum(2),
                     "dbeta": lambda p, gradient: gradient.sum(2),
                 },
-                {"gamma": lambda p, gamma, pick=pick: pick(gamma) + 0 * gamma},
+                {"gamma": _a_group(pick)},
                 {
-                    "gamma": lambda p, gamma, pick=pick: pick(gamma) + 0 * gamma,
-                    "beta": lambda p, beta, pick=pick: pick(beta) + 0 * beta,
+                    "gamma": _a_group(pick),
+                    "beta": _a_group(pick),
                 },
             )
         ),

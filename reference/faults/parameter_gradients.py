@@ -26,7 +26,11 @@ def _terms(p: Any) -> int:
 def _summed_over(axes: Any, *names: str) -> Variant:
     """dgamma, dbeta or both with their sums over other axes."""
     terms = {"dgamma": lambda p: p.dy * p.dgamma_factor, "dbeta": lambda p: p.dy}
-    return {name: instead(lambda p, name=name: terms[name](p).sum(axes(p))) for name in names or ("dgamma", "dbeta")}
+
+    def summed(name: str) -> Any:
+        return instead(lambda p: terms[name](p).sum(axes(p)))
+
+    return {name: summed(name) for name in names or ("dgamma", "dbeta")}
 
 
 def _batch_axis(p: Any) -> int:

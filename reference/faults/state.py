@@ -30,10 +30,11 @@ def _batch_backward(p: Any) -> dict[str, Any]:
 
 def _batch_values(*names: str) -> Variant:
     """The backward in eval mode from the batch's own rstd, xhat or both."""
-    steps = {"rstd": "backward_rstd", "xhat": "backward_xhat"}
-    return {
-        steps[name]: lambda p, value, name=name: _batch_backward(p)[name] if _in_eval(p) else value for name in names
-    }
+
+    def of_batch(name: str) -> Any:
+        return lambda p, value: _batch_backward(p)[name] if _in_eval(p) else value
+
+    return {f"backward_{name}": of_batch(name) for name in names}
 
 
 def _earlier(choose: Any) -> Variant:
@@ -217,8 +218,11 @@ ENTRIES = (
             **_TRAINING_FORMULA,
             "projection": lambda p, q: (p.backward_xhat - p.average(p.backward_xhat)) * p.projection_mean,
         },
-        *({**_TRAINING_FORMULA, **_batch_values(*names), **same} for names in (("rstd", "xhat"), ("rstd",), ("xhat",))
-          for same in ({}, _SAME_DGAMMA)),
+        *(
+            {**_TRAINING_FORMULA, **_batch_values(*names), **same}
+            for names in (("rstd", "xhat"), ("rstd",), ("xhat",))
+            for same in ({}, _SAME_DGAMMA)
+        ),
         quantities=("dx",),
         likes=BATCH,
         seen_in="14 of 46 public NumPy BatchNorms; pytorch#586, xla#3361, tensorflow#10857",
@@ -284,7 +288,12 @@ ENTRIES = (
         *(_earlier(choose) for choose in _CHOICES),
         *(_own_mode(_earlier(choose)) for choose in _CHOICES),
         *(_rebuilt(choose) for choose in _CHOICES),
-        *({name: change} for choose in _CHOICES for name, change in _earlier(choose).items() if name != "backward_constant"),
+        *(
+            {name: change}
+            for choose in _CHOICES
+            for name, change in _earlier(choose).items()
+            if name != "backward_constant"
+        ),
         quantities=GRADIENTS,
         stateful=True,
         cached=True,

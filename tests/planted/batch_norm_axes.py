@@ -114,18 +114,14 @@ class AxesStatisticsPerSample(AxesBatchNorm):
 
 class AxesStatisticsAndRunningPerSample(AxesBatchNorm):
     def normalized_axes(self, x):
-        return (
-            tuple(range(2, x.ndim)) if x.ndim > 2 else (0,)
-        )  # planted: no batch axis where there are others
+        return tuple(range(2, x.ndim)) if x.ndim > 2 else (0,)  # planted: no batch axis where there are others
 
     def update_running(self, x):
         axes = self.normalized_axes(x)
         self.steps += 1
         new = self.momentum if self.momentum is not None else 1 / self.steps
         mean = np.mean(x, axis=axes, keepdims=True).mean(axis=self.all_but_channels(x))
-        var = np.var(x, axis=axes, ddof=1, keepdims=True).mean(
-            axis=self.all_but_channels(x)
-        )  # planted: within only
+        var = np.var(x, axis=axes, ddof=1, keepdims=True).mean(axis=self.all_but_channels(x))  # planted: within only
         self.running_mean = (self.running_mean + new * (mean - self.running_mean)).astype(x.dtype)
         self.running_var = (self.running_var + new * (var - self.running_var)).astype(x.dtype)
 
@@ -152,16 +148,12 @@ class AxesTrainingUsesEarlierRunningStatistics(AxesBatchNorm):
 
 class AxesDgammaBatchAxisOnly(AxesBatchNorm):
     def parameter_gradients(self, dy):
-        return np.sum(dy * self.xhat, axis=0), np.sum(
-            dy, axis=self.all_but_channels(dy)
-        )  # planted: (C, H, W)
+        return np.sum(dy * self.xhat, axis=0), np.sum(dy, axis=self.all_but_channels(dy))  # planted: (C, H, W)
 
 
 class AxesDbetaBatchAxisOnly(AxesBatchNorm):
     def parameter_gradients(self, dy):
-        return np.sum(dy * self.xhat, axis=self.all_but_channels(dy)), np.sum(
-            dy, axis=0
-        )  # planted: (C, H, W)
+        return np.sum(dy * self.xhat, axis=self.all_but_channels(dy)), np.sum(dy, axis=0)  # planted: (C, H, W)
 
 
 class AxesParameterGradientsToScalar(AxesBatchNorm):

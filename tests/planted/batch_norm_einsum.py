@@ -86,9 +86,7 @@ class EinsumDgammaUsesX(EinsumBatchNorm):
 
 class EinsumDgammaUsesCentredX(EinsumBatchNorm):
     def gradient_at_gamma(self, dy3):
-        return np.einsum(
-            "ncl,ncl->c", dy3, self.x3 - self.mean[:, None]
-        )  # planted: not divided by the deviation
+        return np.einsum("ncl,ncl->c", dy3, self.x3 - self.mean[:, None])  # planted: not divided by the deviation
 
 
 class EinsumDgammaUsesY(EinsumBatchNorm):
@@ -148,9 +146,7 @@ class EinsumParameterGradientsAccumulate(EinsumBatchNorm):
 
 class EinsumDxGammaMissing(EinsumBatchNorm):
     def gradient_at_xhat(self, dy3):
-        return (
-            dy3 if self.batch_mode else super().gradient_at_xhat(dy3)
-        )  # planted: gamma is in the eval branch only
+        return dy3 if self.batch_mode else super().gradient_at_xhat(dy3)  # planted: gamma is in the eval branch only
 
 
 class EinsumGammaNotAppliedConsistent(EinsumBatchNorm):
@@ -195,21 +191,15 @@ ROWS: tuple[Planted, ...] = (
         "dgamma",
         "training and eval; the running mean in eval",
     ),
-    _row(
-        EinsumDgammaUsesY, "dgamma-uses-y", "dgamma", "training and eval; shows when gamma, beta are not 1, 0"
-    ),
-    _row(
-        EinsumDgammaTimesGamma, "dgamma-times-gamma", "dgamma", "training and eval; shows when gamma is not 1"
-    ),
+    _row(EinsumDgammaUsesY, "dgamma-uses-y", "dgamma", "training and eval; shows when gamma, beta are not 1, 0"),
+    _row(EinsumDgammaTimesGamma, "dgamma-times-gamma", "dgamma", "training and eval; shows when gamma is not 1"),
     _row(EinsumDgammaMean, "dgamma-mean-not-sum", "dgamma", "training and eval"),
     _row(EinsumDgammaSign, "dgamma-sign", "dgamma", "training and eval"),
     _row(EinsumDgammaWithoutXhat, "dgamma-without-xhat", "dgamma", "training and eval"),
     _row(EinsumDbetaTimesGamma, "dbeta-times-gamma", "dbeta", "training and eval; shows when gamma is not 1"),
     _row(EinsumDbetaMean, "dbeta-mean-not-sum", "dbeta", "training and eval"),
     _row(EinsumParameterGradientsSwapped, "dgamma-dbeta-swapped", "dgamma dbeta", "training and eval"),
-    _row(
-        EinsumParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "computed, never kept"
-    ),
+    _row(EinsumParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "computed, never kept"),
     _row(
         EinsumParameterGradientsAccumulate,
         "parameter-gradients-accumulate",

@@ -222,9 +222,7 @@ ROWS: tuple[Planted, ...] = (
     _row(FlatRstdMissing, "dx-rstd-missing", "dx", "closed form; training only, eval is right"),
     _row(FlatRstdSquared, "dx-rstd-squared", "dx", "closed form; training only, eval is right"),
     _row(FlatTimesStd, "dx-times-std", "dx", "closed form; training only, eval is right"),
-    _row(
-        FlatBackwardEpsMissing, "dx-eps-missing", "dx", "closed form; training only; shows at small variance"
-    ),
+    _row(FlatBackwardEpsMissing, "dx-eps-missing", "dx", "closed form; training only; shows at small variance"),
     _row(FlatSumNotMean, "dx-sum-not-mean", "dx", "closed form; training only"),
     _row(FlatDividesByNMinus1, "dx-divides-by-n-minus-1", "dx", "closed form; training only"),
     _row(FlatDividesByBatchOnly, "dx-divides-by-batch-only", "dx", "closed form; training only; 2D is right"),

@@ -186,12 +186,8 @@ def _row(layer, fault, quantities, note):
 
 
 ROWS: tuple[Planted, ...] = (
-    _row(
-        LoopVarianceUnbiasedConsistent, "variance-unbiased", "y dx dgamma", "training only; true derivative"
-    ),
-    _row(
-        LoopEpsOutsideSqrtConsistent, "eps-outside-sqrt", "y dx dgamma", "training and eval; true derivative"
-    ),
+    _row(LoopVarianceUnbiasedConsistent, "variance-unbiased", "y dx dgamma", "training only; true derivative"),
+    _row(LoopEpsOutsideSqrtConsistent, "eps-outside-sqrt", "y dx dgamma", "training and eval; true derivative"),
     _row(LoopStdNotRootedConsistent, "std-not-rooted", "y dx dgamma", "training and eval; true derivative"),
     _row(LoopVarianceIsStdConsistent, "variance-is-std", "y dx dgamma", "training and eval; true derivative"),
     _row(

@@ -103,9 +103,7 @@ class BufferStaleFirstCall(BufferBatchNorm):
 
 class BufferStaleByShape(BufferBatchNorm):
     def save(self, xhat, rstd, mean, x):
-        self.__dict__.setdefault("saved", {}).setdefault(
-            x.shape, (xhat, rstd)
-        )  # planted: one cache per shape
+        self.__dict__.setdefault("saved", {}).setdefault(x.shape, (xhat, rstd))  # planted: one cache per shape
         self.xhat, self.rstd = self.saved[x.shape]
 
 
@@ -201,9 +199,7 @@ class BufferRavelInMemoryOrder(BufferBatchNorm):
 class BufferIgnoresStrides(BufferBatchNorm):
     def pack_gradient(self, dy):
         if not dy.flags.c_contiguous and isinstance(dy.base, np.ndarray):
-            dy = np.resize(
-                dy.base, dy.shape
-            )  # planted: reads the owner's memory from its start, without strides
+            dy = np.resize(dy.base, dy.shape)  # planted: reads the owner's memory from its start, without strides
         return super().pack(dy)
 
 
@@ -239,9 +235,7 @@ class BufferDemotedThroughout(BufferBatchNorm):
 
 
 def _row(layer, fault, quantities, note):
-    return Planted(
-        layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), "work buffer; " + note
-    )
+    return Planted(layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), "work buffer; " + note)
 
 
 ROWS: tuple[Planted, ...] = (
@@ -257,9 +251,7 @@ ROWS: tuple[Planted, ...] = (
         "dx dgamma",
         "a cache per shape, filled once; the same shape shows it",
     ),
-    _row(
-        BufferStaleRstd, "stale-cache", "dx", "rstd lags one forward, xhat does not; the first call is right"
-    ),
+    _row(BufferStaleRstd, "stale-cache", "dx", "rstd lags one forward, xhat does not; the first call is right"),
     _row(BufferInputCentredInPlace, "input-mutated", "y", "x is centred in training forwards; y is right"),
     _row(BufferInputBecomesOutput, "input-mutated", "y", "y is x itself; its values are right"),
     _row(BufferInputIsScratch, "input-mutated", "dx", "the backward writes dx into x; dx is right"),
@@ -280,12 +272,8 @@ ROWS: tuple[Planted, ...] = (
         "y dx dgamma dbeta running_mean running_var",
         "ravel order K, for x and dy: transposed memory is wrong, slices are right",
     ),
-    _row(
-        BufferIgnoresStrides, "layout-dependent", "dx dgamma dbeta", "dy only: reads its base without strides"
-    ),
-    _row(
-        BufferWritesIntoLostCopy, "layout-dependent", "y", "zeros_like + reshape: y is zero for transposed x"
-    ),
+    _row(BufferIgnoresStrides, "layout-dependent", "dx dgamma dbeta", "dy only: reads its base without strides"),
+    _row(BufferWritesIntoLostCopy, "layout-dependent", "y", "zeros_like + reshape: y is zero for transposed x"),
     _row(BufferPromotedByProd, "dtype-promoted", "dx", "training only: np.prod's int64 divides; float32 in"),
     _row(BufferPromotedByEps, "dtype-promoted", "y dx dgamma", "np.float64(eps); float32 in"),
     _row(

@@ -29,9 +29,7 @@ class ClosureBiasedAndEvalTrainingFormula(ClosureBatchNorm):
 
 class ClosureInvertedAndEvalTrainingFormula(ClosureBatchNorm):
     def rate(self):
-        return (
-            1.0 / self.updates if self.momentum is None else 1 - self.momentum
-        )  # planted: the fraction kept
+        return 1.0 / self.updates if self.momentum is None else 1 - self.momentum  # planted: the fraction kept
 
     def normalize_by_running(self, x):
         mean, var = self.wide(self.running_mean, x), self.wide(self.running_var, x)
@@ -40,9 +38,7 @@ class ClosureInvertedAndEvalTrainingFormula(ClosureBatchNorm):
 
 class ClosureInvertedAndDgammaUsesX(ClosureBatchNorm):
     def rate(self):
-        return (
-            1.0 / self.updates if self.momentum is None else 1 - self.momentum
-        )  # planted: the fraction kept
+        return 1.0 / self.updates if self.momentum is None else 1 - self.momentum  # planted: the fraction kept
 
     def transform(self, x, mean, var, through_batch):
         y, pull = super().transform(x, mean, var, through_batch)

@@ -59,9 +59,7 @@ class ClosureBatchNorm:
         return self.transform(x, mean, var, through_batch=True)
 
     def normalize_by_running(self, x):
-        return self.transform(
-            x, self.wide(self.running_mean, x), self.wide(self.running_var, x), through_batch=False
-        )
+        return self.transform(x, self.wide(self.running_mean, x), self.wide(self.running_var, x), through_batch=False)
 
     def transform(self, x, mean, var, through_batch):
         rstd = 1 / np.sqrt(var + self.eps)
@@ -102,9 +100,7 @@ class ClosureMomentumInverted(ClosureBatchNorm):
 class ClosureRunningNotUpdated(ClosureBatchNorm):
     def update(self, mean, var, n):
         r = self.momentum or 1.0
-        running_mean = (
-            1 - r
-        ) * self.running_mean + r * mean  # planted: local names, the layer's stay as they are
+        running_mean = (1 - r) * self.running_mean + r * mean  # planted: local names, the layer's stay as they are
         running_var = (1 - r) * self.running_var + r * var * n / max(n - 1, 1)
         return running_mean, running_var
 
@@ -190,9 +186,7 @@ class ClosureEvalTrainingRstd(ClosureBatchNorm):
 class ClosureEvalBackwardRaises(ClosureBatchNorm):
     def backward(self, dy):
         if not self.training and self.track_running_stats:
-            raise RuntimeError(
-                "backward called in eval mode"
-            )  # planted: fine-tuning over frozen values needs it
+            raise RuntimeError("backward called in eval mode")  # planted: fine-tuning over frozen values needs it
         return super().backward(dy)
 
 
@@ -264,9 +258,7 @@ ROWS: tuple[Planted, ...] = (
         "y dx dgamma",
         "eval only; the standard eval backward over the batch's rstd",
     ),
-    _row(
-        ClosureEvalTrainingFormula, "eval-dx-uses-training-formula", "dx", "eval only; over the running rstd"
-    ),
+    _row(ClosureEvalTrainingFormula, "eval-dx-uses-training-formula", "dx", "eval only; over the running rstd"),
     _row(
         ClosureEvalTrainingCache,
         "eval-dx-uses-training-cache",
@@ -280,7 +272,5 @@ ROWS: tuple[Planted, ...] = (
         "eval only; the last training step's rstd, 1 without one; xhat is eval's own, so dgamma is right",
     ),
     _row(ClosureEvalBackwardRaises, "eval-backward-missing", "dx dgamma dbeta", "a RuntimeError in eval"),
-    _row(
-        ClosureEvalBackwardIsNone, "eval-backward-missing", "dx", "None in eval; dgamma and dbeta are right"
-    ),
+    _row(ClosureEvalBackwardIsNone, "eval-backward-missing", "dx", "None in eval; dgamma and dbeta are right"),
 )

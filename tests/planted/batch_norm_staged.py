@@ -70,9 +70,7 @@ class StagedBatchNorm:
         mode = "train" if self.training or not tracked else "test"
         gamma = None if self.gamma is None else self.gamma.astype(x.dtype)
         beta = None if self.beta is None else self.beta.astype(x.dtype)
-        kept = (
-            (self.running_mean.astype(x.dtype), self.running_var.astype(x.dtype)) if tracked else (None, None)
-        )
+        kept = (self.running_mean.astype(x.dtype), self.running_var.astype(x.dtype)) if tracked else (None, None)
         out, self.cache, mean, var = batchnorm_forward(x2, gamma, beta, self.eps, mode, *kept)
         if self.training and tracked:
             self.num_batches += 1
@@ -105,9 +103,7 @@ class StagedMeanTermMissing(StagedBatchNorm):
         _, _, xmu, ivar, *_ = cache
         divar = np.sum(dxhat * xmu, axis=0)
         dvar = -0.5 * ivar**3 * divar
-        return (
-            dxhat * ivar + 2 * xmu * dvar / dxhat.shape[0]
-        )  # planted: the way through the mean is forgotten
+        return dxhat * ivar + 2 * xmu * dvar / dxhat.shape[0]  # planted: the way through the mean is forgotten
 
 
 class StagedMeanTermSign(StagedBatchNorm):
@@ -208,14 +204,10 @@ def _row(layer, fault, quantities, note):
 ROWS: tuple[Planted, ...] = (
     _row(StagedMeanTermMissing, "dx-mean-term-missing", "dx", "no dmean node; training only"),
     _row(StagedMeanTermSign, "dx-mean-term-sign", "dx", "dmean without its minus; training only"),
-    _row(
-        StagedMeanTermDoubled, "dx-mean-term-doubled", "dx", "mean subtracted again at the end; training only"
-    ),
+    _row(StagedMeanTermDoubled, "dx-mean-term-doubled", "dx", "mean subtracted again at the end; training only"),
     _row(StagedProjectionTermMissing, "dx-projection-term-missing", "dx", "no dvar node; training only"),
     _row(StagedProjectionTermSign, "dx-projection-term-sign", "dx", "dvar without its minus; training only"),
-    _row(
-        StagedProjectionTermDoubled, "dx-projection-term-doubled", "dx", "dvar lacks its half; training only"
-    ),
+    _row(StagedProjectionTermDoubled, "dx-projection-term-doubled", "dx", "dvar lacks its half; training only"),
     _row(StagedStatisticsHeldConstant, "dx-statistics-held-constant", "dx", "eval formula in training"),
     _row(StagedGammaMissing, "dx-gamma-missing", "dx", "training and eval; shows when gamma is not 1"),
     _row(StagedGammaTwice, "dx-gamma-twice", "dx", "training and eval; shows when gamma is not 1"),
@@ -237,7 +229,5 @@ ROWS: tuple[Planted, ...] = (
         "running_mean running_var y dx dgamma",
         "momentum=None is right; y, dx, dgamma only in an eval step after training steps",
     ),
-    _row(
-        StagedEvalTrainingFormula, "eval-dx-uses-training-formula", "dx", "eval only; over the running rstd"
-    ),
+    _row(StagedEvalTrainingFormula, "eval-dx-uses-training-formula", "dx", "eval only; over the running rstd"),
 )

@@ -173,9 +173,7 @@ def _row(layer, fault, note):
 ROWS = (
     _row(ClosedFormWithoutMeanTerm, "dx-mean-term-missing", "- total dropped; always"),
     _row(ClosedFormMeanTermAdded, "dx-mean-term-sign", "+ total; always"),
-    _row(
-        ClosedFormMeanTermTwice, "dx-mean-term-doubled", "d centred before a formula that centres it; always"
-    ),
+    _row(ClosedFormMeanTermTwice, "dx-mean-term-doubled", "d centred before a formula that centres it; always"),
     _row(ClosedFormWithoutProjection, "dx-projection-term-missing", "variance taken for a constant; always"),
     _row(ClosedFormProjectionAdded, "dx-projection-term-sign", "+ xhat * along; always"),
     _row(ClosedFormProjectionOnX, "dx-projection-uses-x", "the cached x for xhat; always"),

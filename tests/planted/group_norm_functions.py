@@ -193,12 +193,8 @@ def _row(layer, fault, wrong, note):
 ROWS = (
     _row(FunctionalDgammaOfX, "dgamma-uses-x", "dgamma", "sum(dy * x); always"),
     _row(FunctionalDgammaOfCentredX, "dgamma-uses-centred-x", "dgamma", "sum(dy * (x - mean)); always"),
-    _row(
-        FunctionalDgammaOfOutput, "dgamma-uses-y", "dgamma", "sum(dy * y); when gamma or beta are not 1 and 0"
-    ),
-    _row(
-        FunctionalDgammaTimesGamma, "dgamma-times-gamma", "dgamma", "times gamma; when gamma differs from 1"
-    ),
+    _row(FunctionalDgammaOfOutput, "dgamma-uses-y", "dgamma", "sum(dy * y); when gamma or beta are not 1 and 0"),
+    _row(FunctionalDgammaTimesGamma, "dgamma-times-gamma", "dgamma", "times gamma; when gamma differs from 1"),
     _row(FunctionalDgammaMean, "dgamma-mean-not-sum", "dgamma", "mean over N, H, W; more than one summed"),
     _row(FunctionalDgammaOverBatchSize, "dgamma-divided-by-batch", "dgamma", "divided by N; batch above 1"),
     _row(FunctionalDgammaNegated, "dgamma-sign", "dgamma", "negated; always"),

@@ -139,9 +139,7 @@ class RowwiseDescends(RowwiseGroupNorm):
 
 
 def _row(layer, fault, note):
-    return Planted(
-        layer, "GroupNorm", frozenset({fault}), frozenset({"dx"}), f"2D matrix, row by row: {note}"
-    )
+    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset({"dx"}), f"2D matrix, row by row: {note}")
 
 
 ROWS = (

@@ -172,9 +172,7 @@ def _row(layer, fault, wrong, note):
 
 ROWS = (
     _row(SplitReducesSpatialAxes, "statistics-per-channel", "y dx dgamma", "standard backward; from rank 3"),
-    _row(
-        SplitReducesChannelsOnly, "statistics-per-position", "y dx dgamma", "standard backward; from rank 3"
-    ),
+    _row(SplitReducesChannelsOnly, "statistics-per-position", "y dx dgamma", "standard backward; from rank 3"),
     _row(SplitReducesBatchToo, "statistics-over-batch", "y dx dgamma", "standard backward; batch above 1"),
     _row(SplitIntoGChannels, "groups-and-channels-swapped", "y dx dgamma", "C / G groups; true derivative"),
     _row(SplitIgnoresGamma, "gamma-not-applied", "y", "xhat + beta; the right layer's backward"),

@@ -220,21 +220,15 @@ ROWS = (
     _row(ClosureStdPlusEpsAndDerivative, "eps-outside-sqrt", "y dx dgamma", "std + eps; true derivative"),
     _row(ClosureNoEps, "eps-missing", "y dx dgamma", "1 / std; true derivative; when var is near eps"),
     _row(ClosureOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-6; true derivative"),
-    _row(
-        ClosureDefaultEps, "eps-argument-ignored", "y dx dgamma", "always 1e-5; when another eps is asked for"
-    ),
+    _row(ClosureDefaultEps, "eps-argument-ignored", "y dx dgamma", "always 1e-5; when another eps is asked for"),
     _row(ClosureDividesByVariance, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
     _row(ClosureDividesByVarianceAndDerivative, "std-not-rooted", "y dx dgamma", "no root; true derivative"),
     _row(ClosureRootOfStd, "variance-is-std", "y dx dgamma", "sqrt(std + eps); standard backward"),
     _row(ClosureUncentred, "mean-not-subtracted", "y dx dgamma", "x * rstd, var centred; standard backward"),
-    _row(
-        ClosureRootMeanSquare, "mean-not-subtracted", "y dx dgamma", "nor is var: an RMSNorm; true derivative"
-    ),
+    _row(ClosureRootMeanSquare, "mean-not-subtracted", "y dx dgamma", "nor is var: an RMSNorm; true derivative"),
     _row(ClosureLastAxis, "statistics-last-axis-only", "y dx dgamma", "standard backward over all the axes"),
     _row(ClosureLastAxisBothWays, "statistics-last-axis-only", "y dx dgamma", "true derivative"),
-    _row(
-        ClosureWithoutGamma, "gamma-not-applied", "y dx dgamma", "xhat + beta; true derivative, dgamma is 0"
-    ),
+    _row(ClosureWithoutGamma, "gamma-not-applied", "y dx dgamma", "xhat + beta; true derivative, dgamma is 0"),
     _row(ClosureWithoutGammaInOutput, "gamma-not-applied", "y", "xhat + beta; the right layer's backward"),
     _row(ClosureWithoutBeta, "beta-not-applied", "y dbeta", "gamma * xhat; true derivative, dbeta is 0"),
     _row(ClosureShiftedFirst, "beta-before-gamma", "y", "gamma * (xhat + beta); the right layer's backward"),

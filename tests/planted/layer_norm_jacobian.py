@@ -141,9 +141,7 @@ class JacobianDeviationLost(JacobianLayerNorm):
 class JacobianDeviationSquared(JacobianLayerNorm):
     def jacobian(self, xhat, deviation):
         n = len(xhat)
-        return (
-            np.eye(n, dtype=xhat.dtype) - 1 / n - np.outer(xhat, xhat) / n
-        ) / deviation**2  # planted: ** 2
+        return (np.eye(n, dtype=xhat.dtype) - 1 / n - np.outer(xhat, xhat) / n) / deviation**2  # planted: ** 2
 
 
 def _row(layer, fault, wrong, note):

@@ -196,9 +196,7 @@ class TransposedIdentity(TransposedLayerNorm):
 
 
 def _row(layer, fault, note):
-    return Planted(
-        layer, "LayerNorm", frozenset({fault}), frozenset({"dx"}), f"(features, rows) matrix: {note}"
-    )
+    return Planted(layer, "LayerNorm", frozenset({fault}), frozenset({"dx"}), f"(features, rows) matrix: {note}")
 
 
 ROWS = (

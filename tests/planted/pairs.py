@@ -157,9 +157,7 @@ class LayerNormShiftFirstAndSums(OperatorLayerNorm):
 
 class LayerNormBesselEverywhere(OperatorLayerNorm):
     def inverse(self, var):
-        return (
-            var * self.count(var) / np.array(self.count(var) - 1, var.dtype) + self.eps
-        ) ** -0.5  # planted: - 1
+        return (var * self.count(var) / np.array(self.count(var) - 1, var.dtype) + self.eps) ** -0.5  # planted: - 1
 
     def dx(self, dy):
         d = self.w * dy

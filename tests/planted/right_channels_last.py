@@ -94,9 +94,7 @@ class ChannelsLastImageInstanceNorm:
         self.inv = (var + self.eps) ** -0.5
         self.out = (x - mean) * self.inv
         return (
-            self.out.copy()
-            if self.gamma is None
-            else self.out * self.gamma.astype(x.dtype) + self.beta.astype(x.dtype)
+            self.out.copy() if self.gamma is None else self.out * self.gamma.astype(x.dtype) + self.beta.astype(x.dtype)
         )
 
     def backward(self, dy):
@@ -129,9 +127,7 @@ class ChannelsLastImageBatchNorm:
             self.seen += 1
             keep = 1 - (1 / self.seen if self.momentum is None else self.momentum)
             self.running_mean = (keep * self.running_mean + (1 - keep) * mu).astype(x.dtype)
-            self.running_var = (keep * self.running_var + (1 - keep) * var * m / max(m - 1, 1)).astype(
-                x.dtype
-            )
+            self.running_var = (keep * self.running_var + (1 - keep) * var * m / max(m - 1, 1)).astype(x.dtype)
         else:
             mu, var = self.running_mean.astype(x.dtype), self.running_var.astype(x.dtype)
         xmu, std = rows - mu, np.sqrt(var + self.eps)

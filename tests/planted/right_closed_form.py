@@ -127,9 +127,7 @@ class LinearInXBatchNorm:
         self.eps, self.momentum = eps, momentum
         self.gamma, self.beta = (np.ones(num_features), np.zeros(num_features)) if affine else (None, None)
         keeps = track_running_stats
-        self.running_mean, self.running_var = (
-            (np.zeros(num_features), np.ones(num_features)) if keeps else (None, None)
-        )
+        self.running_mean, self.running_var = (np.zeros(num_features), np.ones(num_features)) if keeps else (None, None)
         self.training, self.batches = True, 0
         self.dgamma = self.dbeta = None
 
@@ -184,9 +182,7 @@ ROWS = (
         RIGHT,
         "dx = a dy + b x + c from ds and db; gamma (1, C); right",
     ),
-    Planted(
-        LinearInXInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "dx = a dy + b x + c, a group per channel; right"
-    ),
+    Planted(LinearInXInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "dx = a dy + b x + c, a group per channel; right"),
     Planted(LinearInXLayerNorm, "LayerNorm", RIGHT, RIGHT, "y = x scale + shift, dx = a dy + b x + c; right"),
     Planted(LinearInXRMSNorm, "RMSNorm", RIGHT, RIGHT, "dx = a dy + b x; right"),
     Planted(

@@ -61,11 +61,7 @@ class EinsumImageInstanceNorm:
         var = np.einsum("nchw,nchw->nc", centred, centred) / area
         self.std = np.sqrt(var + self.eps)[..., None, None]
         self.z = centred / self.std
-        return (
-            self.z + 0
-            if self.gamma is None
-            else self.z * self.gamma.astype(x.dtype) + self.beta.astype(x.dtype)
-        )
+        return self.z + 0 if self.gamma is None else self.z * self.gamma.astype(x.dtype) + self.beta.astype(x.dtype)
 
     def backward(self, dy):
         area = dy.shape[-1] * dy.shape[-2]
@@ -184,9 +180,7 @@ ROWS = (
         RIGHT,
         "einsum over nchw, gamma (C, 1, 1); right; 4D only",
     ),
-    Planted(
-        EinsumImageBatchNorm, "BatchNorm", RIGHT, RIGHT, "gamma (1, C, 1, 1); right; 4D only, else IndexError"
-    ),
+    Planted(EinsumImageBatchNorm, "BatchNorm", RIGHT, RIGHT, "gamma (1, C, 1, 1); right; 4D only, else IndexError"),
     Planted(EinsumLayerNorm, "LayerNorm", RIGHT, RIGHT, "einsum over rows; right"),
     Planted(EinsumTokenRMSNorm, "RMSNorm", RIGHT, RIGHT, "einsum over btd, gamma (1, 1, D); right; 3D only"),
 )

@@ -164,9 +164,7 @@ class JacobianBatchNorm:
 RIGHT = frozenset()
 
 ROWS = (
-    Planted(
-        JacobianGroupNorm, "GroupNorm", RIGHT, RIGHT, "a dictionary of n x n Jacobians, one a group; right"
-    ),
+    Planted(JacobianGroupNorm, "GroupNorm", RIGHT, RIGHT, "a dictionary of n x n Jacobians, one a group; right"),
     Planted(
         JacobianLayerNorm,
         "LayerNorm",
@@ -175,7 +173,5 @@ ROWS = (
         "Jacobians in a list, one a row, gamma as a diagonal matrix; right",
     ),
     Planted(JacobianRMSNorm, "RMSNorm", RIGHT, RIGHT, "Jacobians in a list, one a row; right"),
-    Planted(
-        JacobianBatchNorm, "BatchNorm", RIGHT, RIGHT, "a Jacobian a channel, c times identity in eval; right"
-    ),
+    Planted(JacobianBatchNorm, "BatchNorm", RIGHT, RIGHT, "a Jacobian a channel, c times identity in eval; right"),
 )

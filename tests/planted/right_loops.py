@@ -63,9 +63,7 @@ class LoopLayerNorm:
     """Loops over every sample position; a row is whatever the index leaves."""
 
     def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True):
-        self.normalized_shape = (
-            (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        )
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps
         self.gamma = np.ones(self.normalized_shape) if elementwise_affine else None
         self.beta = np.zeros(self.normalized_shape) if elementwise_affine and bias else None
@@ -193,9 +191,7 @@ class LoopBatchNorm:
                 channel.observe(v, rate)
             self.std.append(np.sqrt(var + self.eps))
             self.xhat[:, c] = (v - mean) / self.std[c]
-            y[:, c] = (
-                self.xhat[:, c] if self.gamma is None else self.gamma[c] * self.xhat[:, c] + self.beta[c]
-            )
+            y[:, c] = self.xhat[:, c] if self.gamma is None else self.gamma[c] * self.xhat[:, c] + self.beta[c]
         return y
 
     def backward(self, dy):
@@ -218,9 +214,7 @@ RIGHT = frozenset()
 ROWS = (
     Planted(LoopGroupNorm, "GroupNorm", RIGHT, RIGHT, "loops over samples, groups, channels; right"),
     Planted(LoopLayerNorm, "LayerNorm", RIGHT, RIGHT, "loop over positions, a dictionary as cache; right"),
-    Planted(
-        LoopScalarRMSNorm, "RMSNorm", RIGHT, RIGHT, "single numbers in Python floats, lists as cache; right"
-    ),
+    Planted(LoopScalarRMSNorm, "RMSNorm", RIGHT, RIGHT, "single numbers in Python floats, lists as cache; right"),
     Planted(
         LoopBatchNorm,
         "BatchNorm",

@@ -235,9 +235,7 @@ class VolumeOnlyInstanceNorm:
             self.dgamma = (dy * self.v).sum((0, 2, 3, 4), keepdims=True)
             self.dbeta = dy.sum((0, 2, 3, 4), keepdims=True)
             g = dy * self.gamma.astype(dy.dtype)
-        return self.scale * (
-            g - (g.sum(axes, keepdims=True) + self.v * (g * self.v).sum(axes, keepdims=True)) / n
-        )
+        return self.scale * (g - (g.sum(axes, keepdims=True) + self.v * (g * self.v).sum(axes, keepdims=True)) / n)
 
 
 RIGHT = frozenset()
@@ -254,9 +252,7 @@ ROWS = (
     Planted(BareBatchNorm, "BatchNorm", RIGHT, RIGHT, "gamma and beta are None, no affine keyword; right"),
     Planted(BareRMSNorm, "RMSNorm", RIGHT, RIGHT, "no gamma, the backward is a closure; right"),
     Planted(DoubleOnlyLayerNorm, "LayerNorm", RIGHT, RIGHT, "TypeError unless float64; right"),
-    Planted(
-        SampleLoopLayerNorm, "LayerNorm", RIGHT, RIGHT, "gamma (1, D), no bias keyword; right; (N, D) only"
-    ),
+    Planted(SampleLoopLayerNorm, "LayerNorm", RIGHT, RIGHT, "gamma (1, D), no bias keyword; right; (N, D) only"),
     Planted(SequenceOnlyGroupNorm, "GroupNorm", RIGHT, RIGHT, "gamma (C, 1), transposed; right; 3D only"),
     Planted(VolumeOnlyInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "gamma (1, C, 1, 1, 1); right; 5D only"),
 )

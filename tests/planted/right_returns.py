@@ -193,8 +193,6 @@ ROWS = (
         RIGHT,
         "channels swapped to the end, backward gives a tuple; right",
     ),
-    Planted(
-        PairReturningRMSNorm, "RMSNorm", RIGHT, RIGHT, "backward gives (dx, dgamma), no affine keyword; right"
-    ),
+    Planted(PairReturningRMSNorm, "RMSNorm", RIGHT, RIGHT, "backward gives (dx, dgamma), no affine keyword; right"),
     Planted(DictReturningInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "backward gives a dictionary; right"),
 )

@@ -239,9 +239,7 @@ ROWS = (
     _row(LoopedUnrooted, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
     _row(LoopedUnrootedAndDerivative, "std-not-rooted", "y dx dgamma", "no root; true derivative"),
     _row(LoopedTwiceRooted, "variance-is-std", "y dx dgamma", "sqrt(rms + eps); standard backward"),
-    _row(
-        LoopedTwiceRootedAndDerivative, "variance-is-std", "y dx dgamma", "sqrt(rms + eps); true derivative"
-    ),
+    _row(LoopedTwiceRootedAndDerivative, "variance-is-std", "y dx dgamma", "sqrt(rms + eps); true derivative"),
     _row(LoopedCentred, "mean-subtracted", "y dx dgamma", "a LayerNorm; standard RMS backward"),
     _row(LoopedCentredAndDerivative, "mean-subtracted", "y dx dgamma", "a LayerNorm; true derivative"),
     _row(LoopedCentredNumerator, "mean-subtracted", "y dx dgamma", "(x - mean) / rms(x); true derivative"),

@@ -86,9 +86,7 @@ class ReshapedDxIntoDy(ReshapedGroupNorm):
 
 class ReshapedKeepsView(ReshapedGroupNorm):
     def save(self, x, **values):
-        values["xg"] = x.reshape(
-            len(x), self.num_groups, -1
-        )  # planted: a view of x whenever it is contiguous
+        values["xg"] = x.reshape(len(x), self.num_groups, -1)  # planted: a view of x whenever it is contiguous
         self.cache = values
 
     def backward(self, dy):
@@ -261,9 +259,7 @@ class LoopedParameterGradientsMissing(LoopedGroupNorm):
     def backward(self, dy):
         dx = super().backward(dy)
         if self.affine:
-            self.start_parameter_gradients(
-                dy.dtype
-            )  # planted: "zero_grad" at the end instead of the beginning
+            self.start_parameter_gradients(dy.dtype)  # planted: "zero_grad" at the end instead of the beginning
         return dx
 
 
@@ -274,13 +270,9 @@ def _row(layer, fault, quantities, note):
 ROWS: tuple[Planted, ...] = (
     _row(ReshapedStaleByShape, "stale-cache", "dx dgamma", "reshape; filled anew only when the size changes"),
     _row(ReshapedInputCentredThroughView, "input-mutated", "y", "reshape; contiguous x only; y is right"),
-    _row(
-        ReshapedUpstreamScaledInPlace, "upstream-gradient-mutated", "dx", "reshape; dy *= gamma; dx is right"
-    ),
+    _row(ReshapedUpstreamScaledInPlace, "upstream-gradient-mutated", "dx", "reshape; dy *= gamma; dx is right"),
     _row(ReshapedDxIntoDy, "dx-aliases-dy", "dx", "reshape; copyto(dy, dx); its values are right"),
-    _row(
-        ReshapedKeepsView, "input-not-saved", "dx dgamma", "reshape; a view of contiguous x, xhat made anew"
-    ),
+    _row(ReshapedKeepsView, "input-not-saved", "dx dgamma", "reshape; a view of contiguous x, xhat made anew"),
     _row(
         ReshapedRavelInMemoryOrder,
         "layout-dependent",
@@ -301,21 +293,13 @@ ROWS: tuple[Planted, ...] = (
         "dgamma dbeta",
         "reshape; they stay None",
     ),
-    _row(
-        LoopedStaleScales, "stale-cache", "dx dgamma", "loops; the first scales stay, xhat is built from them"
-    ),
+    _row(LoopedStaleScales, "stale-cache", "dx dgamma", "loops; the first scales stay, xhat is built from them"),
     _row(LoopedInputBecomesOutput, "input-mutated", "y", "loops; y is x itself; its values are right"),
     _row(LoopedInputIsScratchOfBackward, "input-mutated", "dx", "loops; the backward zeroes x; dx is right"),
-    _row(
-        LoopedUpstreamCentredInPlace, "upstream-gradient-mutated", "dx", "loops; dy is centred; dx is right"
-    ),
+    _row(LoopedUpstreamCentredInPlace, "upstream-gradient-mutated", "dx", "loops; dy is centred; dx is right"),
     _row(LoopedDxIntoDy, "dx-aliases-dy", "dx", "loops; dy is the buffer of dx; its values are right"),
-    _row(
-        LoopedKeepsReference, "input-not-saved", "dx dgamma", "loops; asarray; mean and rstd are kept right"
-    ),
-    _row(
-        LoopedWritesIntoLostCopy, "layout-dependent", "dx", "loops; zeros_like: dx is zero for transposed dy"
-    ),
+    _row(LoopedKeepsReference, "input-not-saved", "dx dgamma", "loops; asarray; mean and rstd are kept right"),
+    _row(LoopedWritesIntoLostCopy, "layout-dependent", "dx", "loops; zeros_like: dx is zero for transposed dy"),
     _row(LoopedGradientBufferIsFloat64, "dtype-promoted", "dx", "loops; np.zeros for dx; float32 in"),
     _row(
         LoopedStatisticsAreFloat32,
@@ -324,7 +308,5 @@ ROWS: tuple[Planted, ...] = (
         "loops; the dtypes are right, not the digits",
     ),
     _row(LoopedParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "loops; +="),
-    _row(
-        LoopedParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "loops; always zero"
-    ),
+    _row(LoopedParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "loops; always zero"),
 )

@@ -85,9 +85,7 @@ class MatrixStaleQueue(MatrixLayerNorm):
         self.queue = [*getattr(self, "queue", []), cache]
 
     def backward(self, dy):
-        self.cache = self.queue.pop(
-            0
-        )  # planted: first in, first out; a forward without backward leaves one behind
+        self.cache = self.queue.pop(0)  # planted: first in, first out; a forward without backward leaves one behind
         return super().backward(dy)
 
 
@@ -126,9 +124,7 @@ class MatrixKeepsView(MatrixLayerNorm):
 class MatrixIgnoresStrides(MatrixLayerNorm):
     def forward(self, x):
         if not x.flags.c_contiguous and isinstance(x.base, np.ndarray):
-            x = np.resize(
-                x.base, x.shape
-            )  # planted: the owner's memory from its start, no strides, no offset
+            x = np.resize(x.base, x.shape)  # planted: the owner's memory from its start, no strides, no offset
         return super().forward(x)
 
 
@@ -140,9 +136,7 @@ class MatrixGradientInFortranOrder(MatrixLayerNorm):
 
 class MatrixEpsIsStrongFloat64(MatrixLayerNorm):
     def get_eps(self):
-        return np.asarray(
-            self.eps, dtype=np.float64
-        )  # planted: a 0-d array promotes, a Python float does not
+        return np.asarray(self.eps, dtype=np.float64)  # planted: a 0-d array promotes, a Python float does not
 
 
 class MatrixCastsToFloat32(MatrixLayerNorm):
@@ -307,9 +301,7 @@ ROWS: tuple[Planted, ...] = (
         "dx dgamma",
         "matrix; keyed by id: only when one array is refilled",
     ),
-    _row(
-        MatrixStaleQueue, "stale-cache", "dx dgamma", "matrix; a queue: only after a forward without backward"
-    ),
+    _row(MatrixStaleQueue, "stale-cache", "dx dgamma", "matrix; a queue: only after a forward without backward"),
     _row(MatrixInputCentredInPlace, "input-mutated", "y", "matrix; x -= mean; y is right"),
     _row(
         MatrixUpstreamThroughView,
@@ -320,9 +312,7 @@ ROWS: tuple[Planted, ...] = (
     _row(MatrixDxIntoDy, "dx-aliases-dy", "dx", "matrix; out=dy; its values are right"),
     _row(MatrixKeepsView, "input-not-saved", "dx dgamma", "matrix; a view of contiguous x, xhat made anew"),
     _row(MatrixIgnoresStrides, "layout-dependent", "y dx dgamma", "matrix; reads x's base without strides"),
-    _row(
-        MatrixGradientInFortranOrder, "layout-dependent", "dx dgamma dbeta", "matrix; Fortran-ordered dy only"
-    ),
+    _row(MatrixGradientInFortranOrder, "layout-dependent", "dx dgamma dbeta", "matrix; Fortran-ordered dy only"),
     _row(MatrixEpsIsStrongFloat64, "dtype-promoted", "y dx dgamma", "matrix; a 0-d float64 eps; float32 in"),
     _row(MatrixCastsToFloat32, "dtype-demoted", "y dx dgamma dbeta", "matrix; both ways; float64 in"),
     _row(MatrixParameterGradientsInFloat32, "dtype-demoted", "dgamma dbeta", "matrix; the dtypes are right"),
@@ -332,20 +322,14 @@ ROWS: tuple[Planted, ...] = (
         "dgamma dbeta",
         "matrix; call two",
     ),
-    _row(
-        MatrixParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "matrix; always None"
-    ),
+    _row(MatrixParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "matrix; always None"),
     _row(TrailingStaleFirstClosure, "stale-cache", "dx dgamma", "closure; the first forward's for ever"),
     _row(TrailingInputBecomesOutput, "input-mutated", "y", "closure; x holds y afterwards; y is right"),
     _row(TrailingUpstreamCentred, "upstream-gradient-mutated", "dx", "closure; dy -= its mean; dx is right"),
     _row(TrailingDxIntoDy, "dx-aliases-dy", "dx", "closure; a view of dy; its values are right"),
     _row(TrailingKeepsInputForDgamma, "input-not-saved", "dgamma", "closure; x is held for dgamma only"),
-    _row(
-        TrailingFlatOutputBuffer, "layout-dependent", "y", "closure; zeros_like: y is zero for transposed x"
-    ),
+    _row(TrailingFlatOutputBuffer, "layout-dependent", "y", "closure; zeros_like: y is zero for transposed x"),
     _row(TrailingGammaInFloat64, "dtype-promoted", "y dx", "closure; gamma, or 1, is float64; float32 in"),
-    _row(
-        TrailingParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "closure; +="
-    ),
+    _row(TrailingParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "closure; +="),
     _row(TrailingParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "closure; zeros"),
 )

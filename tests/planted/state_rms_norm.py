@@ -35,11 +35,7 @@ class EinsumRMSNorm:
         r = self.inverse_rms(m)
         xhat = np.einsum("md,m->md", m, r)
         self.save(xhat, r, x)
-        y = (
-            xhat.copy()
-            if self.gamma is None
-            else np.einsum("md,d->md", xhat, self.gamma.ravel().astype(x.dtype))
-        )
+        y = xhat.copy() if self.gamma is None else np.einsum("md,d->md", xhat, self.gamma.ravel().astype(x.dtype))
         return y.reshape(x.shape)
 
     def set_dgamma(self, d, xhat):
@@ -81,9 +77,7 @@ class EinsumInputBecomesXhat(EinsumRMSNorm):
 class EinsumUpstreamThroughView(EinsumRMSNorm):
     def set_dgamma(self, d, xhat):
         super().set_dgamma(d, xhat)
-        self.product = np.multiply(
-            d, xhat, out=self.upstream.reshape(d.shape)
-        )  # planted: dy serves as a buffer
+        self.product = np.multiply(d, xhat, out=self.upstream.reshape(d.shape))  # planted: dy serves as a buffer
 
     def backward(self, dy):
         self.upstream = dy
@@ -107,9 +101,7 @@ class EinsumKeepsContiguousInput(EinsumRMSNorm):
 
 class EinsumReadsTheBuffer(EinsumRMSNorm):
     def matrix(self, a):
-        return np.frombuffer(a, dtype=a.dtype).reshape(
-            -1, math.prod(self.shape)
-        )  # planted: raises if strided
+        return np.frombuffer(a, dtype=a.dtype).reshape(-1, math.prod(self.shape))  # planted: raises if strided
 
 
 class EinsumRavelInMemoryOrder(EinsumRMSNorm):
@@ -174,9 +166,7 @@ class RowRMSNorm:
         eps = float(np.finfo(x.dtype).eps) if self.eps is None else self.eps
         self.x = self.rows(x)
         self.rms = [math.sqrt(float((row * row).mean()) + eps) for row in self.x]
-        return self.assemble(
-            [row / rms * self.weight(x.dtype) for row, rms in zip(self.x, self.rms, strict=True)], x
-        )
+        return self.assemble([row / rms * self.weight(x.dtype) for row, rms in zip(self.x, self.rms, strict=True)], x)
 
     def backward(self, dy):
         if self.elementwise_affine:
@@ -252,9 +242,7 @@ class RowListsBecomeFloat64(RowRMSNorm):
 
 class RowRowsAreFloat32(RowRMSNorm):
     def rows(self, a):
-        return [
-            row.astype(np.float32) for row in super().rows(a)
-        ]  # planted: digits are lost, the dtype is put back
+        return [row.astype(np.float32) for row in super().rows(a)]  # planted: digits are lost, the dtype is put back
 
 
 class RowDgammaAccumulates(RowRMSNorm):
@@ -279,9 +267,7 @@ def _row(layer, fault, quantities, note):
 
 
 ROWS: tuple[Planted, ...] = (
-    _row(
-        EinsumStaleByRowCount, "stale-cache", "dx dgamma", "einsum; a cache per number of rows, filled once"
-    ),
+    _row(EinsumStaleByRowCount, "stale-cache", "dx dgamma", "einsum; a cache per number of rows, filled once"),
     _row(
         EinsumStaleOneBehind,
         "stale-cache",
@@ -305,9 +291,7 @@ ROWS: tuple[Planted, ...] = (
     ),
     _row(EinsumRavelInMemoryOrder, "layout-dependent", "y dx dgamma", "einsum; ravel order K, for x only"),
     _row(EinsumRootOfWidthPromotes, "dtype-promoted", "y dx dgamma", "einsum; np.sqrt(int); float32 in"),
-    _row(
-        EinsumBackwardInFloat32, "dtype-demoted", "dx dgamma", "einsum; the dtypes are right, not the digits"
-    ),
+    _row(EinsumBackwardInFloat32, "dtype-demoted", "dx dgamma", "einsum; the dtypes are right, not the digits"),
     _row(EinsumDgammaAccumulates, "parameter-gradients-accumulate", "dgamma", "einsum; from call two on"),
     _row(
         EinsumDgammaMissing,

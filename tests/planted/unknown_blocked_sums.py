@@ -156,9 +156,7 @@ class LastBlockOf64DroppedRMSNorm(_TiledRMSNorm):
     def column_sums(self, terms, block):
         block = min(block, len(terms))
         full = len(terms) // block * block
-        return (
-            terms[:full].reshape(-1, block, terms.shape[1]).sum(axis=(0, 1))
-        )  # planted: rows beyond `full` lost
+        return terms[:full].reshape(-1, block, terms.shape[1]).sum(axis=(0, 1))  # planted: rows beyond `full` lost
 
 
 class LastBlockOf128DroppedBatchNorm(_TiledBatchNorm):

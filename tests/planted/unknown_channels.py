@@ -194,14 +194,10 @@ ROWS = (
         DX,
         "folded; a relative error of 1e-6 in the projection term",
     ),
-    Planted(
-        NextGroupsScaleGroupNorm, "GroupNorm", NONE, DX, "folded; the next group's rstd; more than one group"
-    ),
+    Planted(NextGroupsScaleGroupNorm, "GroupNorm", NONE, DX, "folded; the next group's rstd; more than one group"),
     Planted(GradientNormClippedGroupNorm, "GroupNorm", NONE, DX, "folded; dx clipped at 0.5"),
     Planted(LastChannelForgottenGroupNorm, "GroupNorm", NONE, DX, "folded; C odd only"),
-    Planted(
-        BorderMaskedInstanceNorm, "InstanceNorm", NONE, DX, "folded; last column doubled; 4D and W > 1 only"
-    ),
+    Planted(BorderMaskedInstanceNorm, "InstanceNorm", NONE, DX, "folded; last column doubled; 4D and W > 1 only"),
     Planted(TransposedImageInstanceNorm, "InstanceNorm", NONE, DX, "folded; axes mixed; 4D with H != W only"),
     Planted(
         VolumeProjectionInstanceNorm,

@@ -151,9 +151,7 @@ class AveragedGammaInMeansGroupNorm(_AxesGroupNorm):
         own = self.grouped(dy * self.broadcast(self.gamma, dy))
         shared = self.gamma.reshape(self.num_groups, -1).mean(axis=1).astype(dy.dtype)
         rough = self.grouped(dy) * shared.reshape(1, -1, *[1] * (own.ndim - 2))
-        first, second = self.gradient_means(
-            rough, self.xhat
-        )  # planted: the group's average gamma in both means
+        first, second = self.gradient_means(rough, self.xhat)  # planted: the group's average gamma in both means
         return ((own - first - self.xhat * second) / self.std).reshape(dy.shape)
 
 

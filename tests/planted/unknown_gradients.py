@@ -14,9 +14,7 @@ class _NodesLayerNorm:
     """Forward fills a tape of nodes; backward reads them from last to first."""
 
     def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True):
-        self.normalized_shape = (
-            (normalized_shape,) if np.isscalar(normalized_shape) else tuple(normalized_shape)
-        )
+        self.normalized_shape = (normalized_shape,) if np.isscalar(normalized_shape) else tuple(normalized_shape)
         self.gamma = np.ones(self.normalized_shape) if elementwise_affine else None
         self.beta = np.zeros(self.normalized_shape) if elementwise_affine and bias else None
         self.eps, self.dgamma, self.dbeta = eps, None, None
@@ -52,9 +50,7 @@ class _NodesLayerNorm:
 
 class _NodesRMSNorm:
     def __init__(self, normalized_shape, eps=None, elementwise_affine=True):
-        self.normalized_shape = (
-            (normalized_shape,) if np.isscalar(normalized_shape) else tuple(normalized_shape)
-        )
+        self.normalized_shape = (normalized_shape,) if np.isscalar(normalized_shape) else tuple(normalized_shape)
         self.gamma = np.ones(self.normalized_shape) if elementwise_affine else None
         self.eps, self.dgamma = eps, None
 
@@ -111,9 +107,7 @@ class RowsReversedLayerNorm(_NodesLayerNorm):
 class NeighboursDeviationLayerNorm(_NodesLayerNorm):
     def nodes(self, dxhat, t):
         projection = t.xhat * (dxhat * t.xhat).mean(1, keepdims=True)
-        return (dxhat - dxhat.mean(1, keepdims=True) - projection) / np.roll(
-            t.root, 1, axis=0
-        )  # planted: roll
+        return (dxhat - dxhat.mean(1, keepdims=True) - projection) / np.roll(t.root, 1, axis=0)  # planted: roll
 
 
 class OutputInProjectionLayerNorm(_NodesLayerNorm):
@@ -145,9 +139,7 @@ class GammaMissingInProjectionRMSNorm(_NodesRMSNorm):
 class ProjectionPartlyDetachedRMSNorm(_NodesRMSNorm):
     def rows_gradient(self, dy, d, u, root, n):
         keep = n - n // 4 if n > 3 else n
-        along = np.einsum(
-            "ij,ij->i", d[:, :keep], u[:, :keep]
-        )  # planted: the last quarter of a row is not summed
+        along = np.einsum("ij,ij->i", d[:, :keep], u[:, :keep])  # planted: the last quarter of a row is not summed
         return (d - u * along[:, None] / n) / root
 
 
@@ -217,7 +209,5 @@ ROWS = (
         DGAMMA,
         "matrix; dgamma over the root of its size",
     ),
-    Planted(
-        SlightlyShortRMSNorm, "RMSNorm", NONE, DX, "matrix; a relative error of 1e-4 in the projection term"
-    ),
+    Planted(SlightlyShortRMSNorm, "RMSNorm", NONE, DX, "matrix; a relative error of 1e-4 in the projection term"),
 )

@@ -136,9 +136,7 @@ class BoundaryOffByOneGroupNorm(_ListOfGroupsGroupNorm):
 
 class OnlyFirstGroupGroupNorm(_ListOfGroupsGroupNorm):
     def assign(self, num_groups, num_channels):
-        return super().assign(num_groups, num_channels)[
-            :1
-        ]  # planted: other channels pass through as they are
+        return super().assign(num_groups, num_channels)[:1]  # planted: other channels pass through as they are
 
 
 class LastOddChannelSkippedGroupNorm(_ListOfGroupsGroupNorm):
@@ -191,9 +189,7 @@ class TenthOfBetaLayerNorm(_MultiplierLayerNorm):
 
 class FortranOrderGammaLayerNorm(_MultiplierLayerNorm):
     def multiplier(self):
-        return self.gamma.ravel(order="F").reshape(
-            self.shape
-        )  # planted: columns first; one axis does not care
+        return self.gamma.ravel(order="F").reshape(self.shape)  # planted: columns first; one axis does not care
 
 
 class AbsoluteTermsInDgammaLayerNorm(_MultiplierLayerNorm):
@@ -221,19 +217,13 @@ ROWS = (
         FORWARD,
         "index lists; more than one group; own backward",
     ),
-    Planted(
-        OnlyFirstGroupGroupNorm, "GroupNorm", NONE, FORWARD, "index lists; more than one group; own backward"
-    ),
-    Planted(
-        LastOddChannelSkippedGroupNorm, "GroupNorm", NONE, FORWARD, "index lists; C odd only; own backward"
-    ),
+    Planted(OnlyFirstGroupGroupNorm, "GroupNorm", NONE, FORWARD, "index lists; more than one group; own backward"),
+    Planted(LastOddChannelSkippedGroupNorm, "GroupNorm", NONE, FORWARD, "index lists; C odd only; own backward"),
     Planted(GammaFlippedGroupNorm, "GroupNorm", NONE, GAMMA, "index lists; y and dx flipped, dgamma is not"),
     Planted(GammaRolledGroupNorm, "GroupNorm", NONE, FORWARD, "index lists; the derivative of the forward"),
     Planted(OnePlusGammaRMSNorm, "RMSNorm", NONE, GAMMA, "axes; the derivative of the forward"),
     Planted(ExponentialGammaRMSNorm, "RMSNorm", NONE, FORWARD, "axes; the derivative of the forward"),
-    Planted(
-        MagnitudeOfGammaLayerNorm, "LayerNorm", NONE, GAMMA, "axes; where gamma < 0; dgamma as if it were not"
-    ),
+    Planted(MagnitudeOfGammaLayerNorm, "LayerNorm", NONE, GAMMA, "axes; where gamma < 0; dgamma as if it were not"),
     Planted(TenthOfBetaLayerNorm, "LayerNorm", NONE, frozenset({"y"}), "axes; dbeta is the right layer's"),
     Planted(
         FortranOrderGammaLayerNorm,

@@ -75,9 +75,7 @@ class RunningMeanSignBatchNorm(_StatefulBatchNorm):
 class RunningDeviationBatchNorm(_StatefulBatchNorm):
     def update(self, mean, var, n, m):
         self.running_mean = (1 - m) * self.running_mean + m * mean
-        self.running_var = (1 - m) * self.running_var + m * np.sqrt(
-            var * n / max(n - 1, 1)
-        )  # planted: the root
+        self.running_var = (1 - m) * self.running_var + m * np.sqrt(var * n / max(n - 1, 1))  # planted: the root
 
 
 class MomentumSquaredBatchNorm(_StatefulBatchNorm):
@@ -95,9 +93,7 @@ class RunningPooledVarianceBatchNorm(_StatefulBatchNorm):
     def update(self, mean, var, n, m):
         between = m * (1 - m) * (mean - self.running_mean) ** 2
         super().update(mean, var, n, m)
-        self.running_var = (
-            self.running_var + between
-        )  # planted: the mixture's variance, not the average of two
+        self.running_var = self.running_var + between  # planted: the mixture's variance, not the average of two
 
 
 class OneBatchLateBatchNorm(_StatefulBatchNorm):
@@ -111,9 +107,7 @@ class OneBatchLateBatchNorm(_StatefulBatchNorm):
 
 class EpsInRunningVarBatchNorm(_StatefulBatchNorm):
     def update(self, mean, var, n, m):
-        super().update(
-            mean, var + self.eps, n, m
-        )  # planted: var already has eps; the batch's own output is right
+        super().update(mean, var + self.eps, n, m)  # planted: var already has eps; the batch's own output is right
 
 
 class EpsTwiceInEvalBatchNorm(_StatefulBatchNorm):
@@ -172,24 +166,14 @@ VAR = EVAL | {"running_var"}
 
 ROWS = (
     Planted(RunningMeanSignBatchNorm, "BatchNorm", NONE, MEAN, "three steps; wrong sign of the running mean"),
-    Planted(
-        RunningDeviationBatchNorm, "BatchNorm", NONE, VAR, "three steps; running_var averages deviations"
-    ),
+    Planted(RunningDeviationBatchNorm, "BatchNorm", NONE, VAR, "three steps; running_var averages deviations"),
     Planted(MomentumSquaredBatchNorm, "BatchNorm", NONE, VAR | MEAN, "three steps; momentum squared"),
-    Planted(
-        CorrectedTheOtherWayBatchNorm, "BatchNorm", NONE, VAR, "three steps; running_var with n / (n + 1)"
-    ),
-    Planted(
-        RunningPooledVarianceBatchNorm, "BatchNorm", NONE, VAR, "three steps; running_var of the mixture"
-    ),
+    Planted(CorrectedTheOtherWayBatchNorm, "BatchNorm", NONE, VAR, "three steps; running_var with n / (n + 1)"),
+    Planted(RunningPooledVarianceBatchNorm, "BatchNorm", NONE, VAR, "three steps; running_var of the mixture"),
     Planted(OneBatchLateBatchNorm, "BatchNorm", NONE, VAR | MEAN, "three steps; state lags a call behind"),
     Planted(EpsInRunningVarBatchNorm, "BatchNorm", NONE, VAR, "three steps; eps averaged into running_var"),
-    Planted(
-        EpsTwiceInEvalBatchNorm, "BatchNorm", NONE, EVAL, "three steps; eval only; the forward's derivative"
-    ),
-    Planted(
-        HalfPrecisionStateBatchNorm, "BatchNorm", NONE, EVAL, "three steps; state through float16, eval only"
-    ),
+    Planted(EpsTwiceInEvalBatchNorm, "BatchNorm", NONE, EVAL, "three steps; eval only; the forward's derivative"),
+    Planted(HalfPrecisionStateBatchNorm, "BatchNorm", NONE, EVAL, "three steps; state through float16, eval only"),
     Planted(
         RunningMeanTwiceInEvalBatchNorm,
         "BatchNorm",
@@ -218,7 +202,5 @@ ROWS = (
         VAR,
         "three steps; variance floor, small x only; standard backward",
     ),
-    Planted(
-        GhostBatchBatchNorm, "BatchNorm", NONE, VAR, "three steps; batch above 100 only; standard backward"
-    ),
+    Planted(GhostBatchBatchNorm, "BatchNorm", NONE, VAR, "three steps; batch above 100 only; standard backward"),
 )

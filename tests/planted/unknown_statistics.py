@@ -77,9 +77,7 @@ class _RowwiseGroupNorm(_Rowwise):
         out = self.normalize(x.reshape(len(x) * self.num_groups, -1), self.eps)
         per_channel = out.reshape(len(x), self.num_channels, -1) + 0
         if self.gamma is not None:
-            per_channel = (
-                per_channel * self.gamma.astype(x.dtype)[:, None] + self.beta.astype(x.dtype)[:, None]
-            )
+            per_channel = per_channel * self.gamma.astype(x.dtype)[:, None] + self.beta.astype(x.dtype)[:, None]
         return per_channel.reshape(x.shape)
 
     def backward(self, dy):
@@ -136,9 +134,7 @@ class MeanMagnitudeRMSNorm(_RowwiseRMSNorm):
 
 class OneMoreInCountRMSNorm(_RowwiseRMSNorm):
     def fit(self, rows, eps):
-        return 0, np.sqrt(
-            (rows * rows).sum(axis=1, keepdims=True) / (rows.shape[1] + 1) + eps
-        )  # planted: n + 1
+        return 0, np.sqrt((rows * rows).sum(axis=1, keepdims=True) / (rows.shape[1] + 1) + eps)  # planted: n + 1
 
 
 class LastAxisCountRMSNorm(_RowwiseRMSNorm):
@@ -175,9 +171,7 @@ class BesselTheOtherWayGroupNorm(_RowwiseGroupNorm):
     def fit(self, rows, eps):
         n = rows.shape[1]
         centre = rows.mean(axis=1, keepdims=True)
-        return centre, np.sqrt(
-            ((rows - centre) ** 2).sum(axis=1, keepdims=True) / (n + 1) + eps
-        )  # planted: n + 1
+        return centre, np.sqrt(((rows - centre) ** 2).sum(axis=1, keepdims=True) / (n + 1) + eps)  # planted: n + 1
 
 
 class ConstantRowsNaNGroupNorm(_RowwiseGroupNorm):
@@ -275,8 +269,6 @@ ROWS = (
         "rows; eps to first order, only where var is between eps and 1e4 eps; standard backward",
     ),
     _row(HyperbolicTangentGroupNorm, "rows; tanh over the normalized values; the derivative of the forward"),
-    _row(
-        DropoutLeftInLayerNorm, "rows; a dropout on x, mask fixed by the size; the derivative of the forward"
-    ),
+    _row(DropoutLeftInLayerNorm, "rows; a dropout on x, mask fixed by the size; the derivative of the forward"),
     _row(NoiseAddedGroupNorm, "rows; noise of 1e-3 on xhat; standard backward"),
 )

@@ -1,0 +1,522 @@
+"""The command `normcheck`: its exit codes, the one line for whoever cannot be checked, the files it writes.
+
+Nearly all of it in this process; a real one for what only a real one can show.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reference.__main__ import main
+from reference.cases import KEYWORDS, LIKES
+from reference.faults import FAULTS
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS = '''\
+import numpy as np
+import npnorm
+
+print("imported")
+
+
+class GoodLayerNorm(npnorm.LayerNorm):
+    pass
+
+
+class HalfLayerNorm(npnorm.LayerNorm):
+    """dx is half of what it should be."""
+
+    def backward(self, dy):
+        return super().backward(dy) / 2
+
+
+class BiasedBatchNorm(npnorm.BatchNorm):
+    """Stores the biased variance."""
+
+    def forward(self, x):
+        before = None if self.running_var is None else self.running_var.copy()
+        y = super().forward(x)
+        if before is not None and self.training:
+            n = x.size // x.shape[1]
+            momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            decayed = (1 - momentum) * before
+            self.running_var[...] = decayed + (self.running_var - decayed) * ((n - 1) / n)
+        return y
+
+
+class LastLayerNorm(npnorm.LayerNorm):
+    pass
+
+
+class LastGroupNorm(npnorm.GroupNorm):
+    def forward(self, x):
+        return np.moveaxis(super().forward(np.moveaxis(x, -1, 1)), 1, -1)
+
+    def backward(self, dy):
+        return np.moveaxis(super().backward(np.moveaxis(dy, -1, 1)), 1, -1)
+
+
+class Mystery(npnorm.RMSNorm):
+    pass
+
+
+class NanLayerNorm(npnorm.LayerNorm):
+    def forward(self, x):
+        return super().forward(x) * np.nan
+
+
+class NoLayerNorm:
+    def __init__(self, normalized_shape):
+        pass
+
+
+class NoRankLayerNorm(npnorm.LayerNorm):
+    def forward(self, x):
+        raise ValueError("of no [rank]")
+
+
+a_number_norm = 3
+'''
+
+QUICK = ["--examples", "0", "--ndims", "2"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory with layers.py; the modules and the path of the interpreter are as they were, after."""
+    (tmp_path / "layers.py").write_text(LAYERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    known = set(sys.modules)
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "CI", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run(folder, capsys):
+    """`run(*arguments)`: the exit code, and what was printed on the two streams."""
+
+    def command(*arguments):
+        try:
+            code = main(list(arguments))
+        except SystemExit as exit:  # of argparse
+            code = exit.code
+        return (code, *capsys.readouterr())
+
+    return command
+
+
+# --- exit codes -------------------------------------------------------------------------------------------------------
+
+
+def test_right_layer_is_0(run):
+    code, out, err = run("layers.py:GoodLayerNorm", "--examples", "10")
+    assert (code, err) == (0, "")
+    assert "PASS  all agrees with torch.nn, within rounding" in out
+    assert out.startswith("imported\nlayers.py:GoodLayerNorm as LayerNorm: ")
+
+
+def test_wrong_layer_is_1(run):
+    code, out, err = run("layers.py:HalfLayerNorm", *QUICK)
+    assert (code, err) == (1, "")
+    assert "FAIL  " in out
+    assert "dx        WRONG" in out
+
+
+def test_name_of_a_module_is_found_in_the_working_directory(run):
+    assert run("layers:GoodLayerNorm", *QUICK)[0] == 0
+
+
+def test_path_may_be_anywhere(run, folder):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "neighbour.py").write_text("from layers import GoodLayerNorm as TheirLayerNorm\n")
+    (folder / "deep" / "layers.py").write_text(LAYERS)
+    assert run("deep/neighbour.py:TheirLayerNorm", *QUICK)[0] == 0
+    assert run(f"{folder}/deep/layers.py:HalfLayerNorm", *QUICK)[0] == 1
+
+
+def test_several_subjects(run):
+    code, out, err = run("layers.py:GoodLayerNorm", "layers.py:HalfLayerNorm", "layers.py:GoodLayerNorm", *QUICK)
+    assert (code, err) == (1, "")
+    assert re.findall(r"^layers\.py:(\w+) as|^(PASS|FAIL)", out, flags=re.M) == [
+        ("GoodLayerNorm", ""), ("", "PASS"), ("HalfLayerNorm", ""), ("", "FAIL"), ("GoodLayerNorm", ""), ("", "PASS"),
+    ]  # fmt: skip
+
+
+def test_unusable_one_among_several_is_2_and_the_others_are_checked(run):
+    code, out, err = run("layers.py:HalfLayerNorm", "layers.py:Nothing", "layers.py:GoodLayerNorm", *QUICK)
+    assert code == 2
+    assert (out.count("FAIL  "), out.count("PASS  ")) == (1, 1)
+    assert err.count("\n") == 1
+
+
+def test_no_subject_means_npnorms_own(run):
+    code, out, _ = run("--examples", "0")
+    assert code == 0
+    assert re.findall(r"^(\w+): \d+ cases$", out, flags=re.M) == list(LIKES)
+    assert out.count("PASS  ") == 5
+
+
+# --- what cannot be checked -------------------------------------------------------------------------------------------
+
+UNUSABLE = {  # the arguments, and the whole of what is said
+    "no such file": (["nowhere.py:A"], "Expected a file nowhere.py but there is none"),
+    "no such module": (["no_where:A"], "no_where cannot be imported: ModuleNotFoundError: No module named 'no_where'"),
+    "no such name": (["layers.py:NoSuch"], r"layers.py has no NoSuch; it has BiasedBatchNorm, GoodLayerNorm, .*"),
+    "no colon": (["layers.py"], "Expected package.module:Name or path/file.py:Name but got 'layers.py'"),
+    "no name": (["layers.py:"], "Expected package.module:Name or path/file.py:Name but got 'layers.py:'"),
+    "a folder": (["./:A"], "Expected a file . but there is none"),
+    "a name that is no layer": (["layers.py:a_number_norm", "--like", "LayerNorm"], r"Expected layer to be a class .* got 3 \(type int\)"),
+    "a name that tells nothing": (["layers.py:Mystery"], "Expected the name to tell which layer it is but got 'Mystery': say which .*"),
+    "no forward": (["layers.py:NoLayerNorm"], r"layers.py:NoLayerNorm has no method forward: expected forward\(x\) and .*"),
+    "no rank": (["layers.py:NoRankLayerNorm"], r"layers.py:NoRankLayerNorm takes no x of any rank .*: ValueError: of no \[rank\]; .*"),
+    "another like": (["layers.py:GoodLayerNorm", "--like", "Norm"], r"Expected like to be one of \('GroupNorm', .*\) but got 'Norm'"),
+    "keywords of another layer": (["layers.py:GoodLayerNorm", "--like", "BatchNorm"], "layers.py:GoodLayerNorm does not take num_features: .*"),
+    "no convention": (["layers.py:GoodLayerNorm", "--accept", "[eps]"], r"Expected the id of a convention but got '\[eps\]': one of .*"),
+    "a mistake accepted": (["layers.py:GoodLayerNorm", "--accept", "dx-sign"], "Expected the id of a convention but got 'dx-sign': .*"),
+    "a rank it has not": (["npnorm:InstanceNorm", "--ndims", "2"], r"Expected ndims to be some of \(3, 4, 5\) for InstanceNorm but got \[2\]"),
+    "no id": (["--explain", "dx-mean-term"], "Expected an id of the dictionary but got 'dx-mean-term'; near it: dx-mean-term-.*"),
+    "nothing like an id": (["--explain", "!"], r"Expected an id of the dictionary but got '!' \(--faults lists all\)"),
+    "JSON into no folder": (["layers.py:GoodLayerNorm", "--json", "no/where.json"], "Expected a file in an existing folder for --json but got no/where.json"),
+    "JSON into a folder": (["layers.py:GoodLayerNorm", "--json", "."], "Expected a file in an existing folder for --json but got ."),
+    "a picture into no folder": (["layers.py:GoodLayerNorm", "--plot", "no/a.png"], "Expected a file in an existing folder for --plot but got no/a.png"),
+    "a picture of no kind": (["layers.py:GoodLayerNorm", "--plot", "a.txt"], "Expected a file ending in .png, .svg or .pdf for --plot but got a.txt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "text"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_is_2_with_one_line(run, arguments, text):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert re.fullmatch(f"normcheck: {text}\n", err), err
+    assert out in ("", "imported\n")
+
+
+BROKEN = {
+    "SyntaxError": ("def f(:\n", r"SyntaxError: .*\(broken.py, line 1\)"),
+    "ImportError": ("import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
+    "any error": ("1 / 0\n", "ZeroDivisionError: division by zero"),
+    "sys.exit": ("import sys; sys.exit(0)\n", "SystemExit: 0"),
+    "null bytes": ("\0", "(SyntaxError|ValueError): .*"),
+}
+
+
+@pytest.mark.parametrize(("source", "text"), BROKEN.values(), ids=BROKEN)
+def test_file_that_cannot_be_imported(run, folder, source, text):
+    (folder / "broken.py").write_text(source)
+    code, out, err = run("broken.py:MyLayerNorm")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(f"normcheck: broken.py cannot be imported: {text}\n", err), err
+    (folder / "broken.py").write_text(LAYERS)
+    assert run("broken.py:GoodLayerNorm", *QUICK)[0] == 0, "a file that has been mended is read again"
+
+
+USAGE = {
+    "examples": (["--examples", "-1"], "argument --examples: expected a number of at least 0 but got '-1'"),
+    "examples in words": (["--examples", "all"], "argument --examples: expected a number of at least 0 but got 'all'"),
+    "timeout": (["--timeout", "0"], "argument --timeout: expected seconds, more than 0, but got '0'"),
+    "timeout in words": (["--timeout", "soon"], "argument --timeout: expected seconds, more than 0, but got 'soon'"),
+    "timeout that is no number": (
+        ["--timeout", "nan"],
+        "argument --timeout: expected seconds, more than 0, but got 'nan'",
+    ),
+    "ranks": (["--ndims", "2,7"], "argument --ndims: expected ranks from 2 to 5, as 2,4, but got '2,7'"),
+    "no option": (["--fast"], "unrecognized arguments: --fast"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "text"), USAGE.values(), ids=USAGE)
+def test_bad_usage_is_2(run, arguments, text):
+    code, out, err = run("layers.py:GoodLayerNorm", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: normcheck ")
+    assert err.endswith(f"normcheck: error: {text}\n")
+
+
+def test_interrupt_is_2(run, folder):
+    (folder / "stopped.py").write_text("raise KeyboardInterrupt\n")
+    assert run("stopped.py:MyLayerNorm") == (2, "", "normcheck: interrupted\n")
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_like_stands_for_what_the_name_does_not_tell(run):
+    code, out, _ = run("layers.py:Mystery", "--like", "RMSNorm", *QUICK)
+    assert code == 0
+    assert "layers.py:Mystery as RMSNorm: " in out
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [["--accept", "running-var-biased"], ["--accept", "momentum-inverted,running-var-biased"]],
+    ids=["one", "two"],
+)
+def test_accept(run, accept):
+    strict, out, _ = run("layers.py:BiasedBatchNorm", *QUICK)
+    assert strict == 1
+    assert "FAIL  differs from torch by convention: running-var-biased (" in out
+    code, out, _ = run("layers.py:BiasedBatchNorm", *QUICK, *accept)
+    assert code == (0 if len(accept[1]) < 20 else 1), "whoever accepts a convention that is not followed is told"
+    assert f"accepted: {accept[1].replace(',', ', ')}" in out
+
+
+def test_channels_last(run):
+    assert run("layers.py:LastGroupNorm", "--examples", "0", "--ndims", "4")[0] == 2
+    assert run("layers.py:LastGroupNorm", "--examples", "0", "--ndims", "4", "--channels-last")[0] == 0
+
+
+def test_ndims_and_examples_are_those_asked_for(run):
+    _, out, _ = run("npnorm:LayerNorm", "--ndims", "2, 4", "--examples", "0", "--json", "none.json")
+    _, more, _ = run("npnorm:LayerNorm", "--ndims", "2,4", "--examples", "7", "--json", "some.json")
+    none, some = (json.loads(Path(name).read_text())["subjects"][0] for name in ("none.json", "some.json"))
+    assert some["cases"] == none["cases"] + 7
+    assert none["not_covered"] == {"3D": "not asked for", "5D": "not asked for"}
+    assert "not covered: 3D (not asked for)" in out
+    assert more
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+NUMBER = (int, float)
+SUBJECT = {
+    "subject": str, "like": str, "passed": bool, "cases": int, "not_covered": dict, "quantities": dict, "faults": list,
+    "backward_is_derivative_of_forward": (bool, type(None)), "counterexample": (dict, type(None)),
+    "accepted": list, "notes": list,
+}  # fmt: skip
+FIGURES = {
+    "passed": bool,
+    "worst_error": (*NUMBER, str),
+    "tolerance": (*NUMBER, str),
+    "torch_error": NUMBER,
+    "cases": int,
+}
+FAULT = {"id": str, "class": str, "quantities": list, "summary": str, "mend": str, "evidence": str}
+EXAMPLE = {
+    "case": str, "like": str, "shape": list, "config": dict, "dtype": str, "data": str, "seed": int, "training": bool,
+    "calls": int, "messages": list, "script": str,
+}  # fmt: skip
+
+
+def has(value: dict, keys: dict) -> bool:
+    """Whether a dict has just these keys, with values of these types; a bool is no number here."""
+    assert value.keys() == keys.keys()
+    for name, kinds in keys.items():
+        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        assert isinstance(value[name], kinds), name
+        assert bool in kinds or not isinstance(value[name], bool), name
+    return True
+
+
+def strict_json(path: Path) -> dict:
+    """What a file holds; NaN and Infinity are no JSON."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("}\n")
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def written(run, folder):
+    """The JSON of a right layer, a wrong one, and one whose numbers are none."""
+    subjects = ["layers.py:GoodLayerNorm", "layers.py:HalfLayerNorm", "layers.py:NanLayerNorm"]
+    code, _, err = run(*subjects, "--json", "out.json", "--seed", "4", *QUICK)
+    assert (code, err) == (1, "")
+    return strict_json(folder / "out.json")
+
+
+def test_json_is_schema_1(written):
+    import torch
+
+    assert list(written) == ["schema", "numpy", "torch", "seed", "subjects"]
+    assert (written["schema"], written["seed"]) == (1, 4)
+    assert written["numpy"] == np.__version__
+    assert written["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    right, wrong, nan = written["subjects"]
+    for subject in (right, wrong, nan):
+        assert has(subject, SUBJECT)
+        assert subject["quantities"].keys() == {"y", "dx", "dgamma", "dbeta"}
+        assert all(has(figures, FIGURES) for figures in subject["quantities"].values())
+        assert all(isinstance(reason, str) for reason in subject["not_covered"].values())
+    assert (right["subject"], right["like"], right["passed"]) == ("layers.py:GoodLayerNorm", "LayerNorm", True)
+    assert (right["faults"], right["counterexample"], right["backward_is_derivative_of_forward"]) == ([], None, True)
+    assert (wrong["passed"], wrong["quantities"]["dx"]["passed"], wrong["quantities"]["y"]["passed"]) == (
+        False,
+        False,
+        True,
+    )
+    assert wrong["backward_is_derivative_of_forward"] is False
+    for subject in (wrong, nan):
+        assert subject["faults"]
+        assert all(has(fault, FAULT) and fault["class"] in ("mistake", "convention") for fault in subject["faults"])
+        assert has(subject["counterexample"], EXAMPLE)
+    assert nan["quantities"]["y"]["worst_error"] == "inf", "there is no number for it in JSON"
+
+
+def test_json_has_a_case_that_can_be_made_again(written):
+    example = written["subjects"][1]["counterexample"]
+    assert example["config"].keys() <= set(KEYWORDS["LayerNorm"])
+    assert all(isinstance(size, int) for size in example["shape"])
+    assert str(tuple(example["shape"])) in example["case"]
+    assert example["messages"][0].startswith("dx: got ")
+    assert "import torch" in example["script"]
+
+
+def test_json_is_written_though_the_layer_is_wrong_and_not_if_none_was_checked(run, folder):
+    assert run("layers.py:Nothing", "--json", "none.json")[0] == 2
+    assert not (folder / "none.json").exists()
+    assert run("layers.py:Nothing", "layers.py:HalfLayerNorm", "--json", "one.json", *QUICK)[0] == 2
+    assert [subject["subject"] for subject in strict_json(folder / "one.json")["subjects"]] == [
+        "layers.py:HalfLayerNorm"
+    ]
+
+
+def test_json_is_the_same_for_the_same_seed(run, folder):
+    for name in ("a.json", "b.json"):
+        run("layers.py:HalfLayerNorm", "--examples", "30", "--ndims", "2", "--json", name)
+    assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
+
+
+def test_json_takes_the_place_of_an_older_file(run, folder):
+    (folder / "out.json").write_text("older " * 10_000)
+    (folder / "out.json").chmod(0o600)
+    run("layers.py:GoodLayerNorm", "--json", "out.json", *QUICK)
+    assert strict_json(folder / "out.json")["schema"] == 1
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (folder / "out.json").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("broken", ["os.replace", "os.fdopen"])
+def test_older_file_survives_a_failure(run, folder, monkeypatch, broken):
+    (folder / "out.json").write_text("older")
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device", "out.json")
+
+    monkeypatch.setattr(broken, full)
+    code, out, err = run("layers.py:GoodLayerNorm", "--json", "out.json", *QUICK)
+    assert (code, err) == (2, "normcheck: out.json cannot be written: No space left on device\n")
+    assert "PASS" in out
+    assert (folder / "out.json").read_text() == "older"
+    assert sorted(path.name for path in folder.iterdir()) == ["layers.py", "out.json"], "nothing is left lying about"
+
+
+# --- picture ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layer", "code"), [("HalfLayerNorm", 1), ("GoodLayerNorm", 0)], ids=["wrong", "right"])
+def test_plot_is_a_picture(run, folder, layer, code):
+    assert run(f"layers.py:{layer}", "--plot", "error.png", *QUICK)[0] == code
+    assert (folder / "error.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+# --- the dictionary ---------------------------------------------------------------------------------------------------
+
+
+def test_faults_prints_the_dictionary(run):
+    code, out, err = run("--faults")
+    assert (code, err) == (0, "")
+    ids = [line.split()[0] for line in out.splitlines() if line and not line.startswith(" ")]
+    assert ids == ["id", *FAULTS]
+    words = " ".join(out.split())
+    assert "running-var-biased convention Batch running_var" in words
+
+
+def test_explain_prints_every_entry(run):
+    for id, fault in FAULTS.items():
+        code, out, err = run("--explain", id)
+        assert (code, err) == (0, "")
+        words = " ".join(out.split())
+        assert words.startswith(f"{id} ({fault.kind}) {fault.summary}")
+        for label, text in (("here", fault.wrong), ("right", fault.right), ("mend", fault.mend)):
+            assert f"{label} {' '.join(text.split())}" in words
+        assert f"layers {', '.join(fault.likes)}" in words
+        assert "\x1b" not in out
+
+
+# --- terminals --------------------------------------------------------------------------------------------------------
+
+COLOUR = re.compile(r"\x1b\[[\d;]*3[1-7]m")
+
+
+def test_piped_output_has_neither_escape_codes_nor_a_bar(run):
+    for subject in ("HalfLayerNorm", "GoodLayerNorm"):
+        _, out, err = run(f"layers.py:{subject}", "--examples", "5", "--ndims", "2")
+        assert "\x1b" not in out
+        assert err == ""
+
+
+@pytest.fixture
+def terminal(monkeypatch, folder):
+    """As if both streams were a terminal, 80 columns wide."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("CI", "true")  # no bar
+    return monkeypatch
+
+
+def test_terminal_has_colours(run, terminal):
+    _, out, err = run("layers.py:HalfLayerNorm", *QUICK)
+    assert COLOUR.search(out)
+    assert err == ""
+
+
+def test_no_color(run, terminal):
+    terminal.setenv("NO_COLOR", "1")
+    _, out, _ = run("layers.py:HalfLayerNorm", *QUICK)
+    assert "WRONG" in out
+    assert not COLOUR.search(out)
+
+
+def test_bar_on_a_terminal_but_not_in_ci(run, terminal):
+    assert run("layers.py:GoodLayerNorm", *QUICK)[2] == ""
+    terminal.delenv("CI")
+    code, out, err = run("layers.py:GoodLayerNorm", *QUICK)
+    assert code == 0
+    assert "layers.py:GoodLayerNorm" in err
+    assert re.search(r"\d+/\d+", err)
+    assert "\x1b[?25" not in out, "the bar is on stderr"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 72, 120])
+def test_narrow_terminal(run, terminal, columns):
+    terminal.setenv("COLUMNS", str(columns))
+    terminal.setenv("NO_COLOR", "1")
+    _, out, _ = run("layers.py:HalfLayerNorm", *QUICK)
+    out = re.sub(r"\x1b\[[\d;]*m", "", out)
+    report, script = out.split("to see it with numpy and torch alone\n")
+    assert max(map(len, report.splitlines())) <= columns
+    header = next(line for line in report.splitlines() if line.startswith("quantity  verdict"))
+    assert ("tolerance" in header) == (columns >= 72)
+    compile(script, "script", "exec")  # is not wrapped
+
+
+# --- a real process ---------------------------------------------------------------------------------------------------
+
+
+def test_as_a_process_of_its_own(folder):
+    """Its exit code, its streams, and the module form; npnorm's print at import is the layer file's own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-W", "error", "-m", "reference", "layers.py:HalfLayerNorm", "layers.py:Nothing", *QUICK]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout.startswith("imported\nlayers.py:HalfLayerNorm as LayerNorm: ")
+    assert "\x1b" not in done.stdout + done.stderr
+    assert re.fullmatch(r"normcheck: layers.py has no Nothing; it has .*\n", done.stderr)

@@ -1,0 +1,405 @@
+"""The script of a failing case: it shows the failure with numpy and torch alone, and passes once the layer is mended.
+
+Each row is a layer in a file of its own, one line of it wrong, and a case in which that shows. The script is run as it
+stands: most times in this process, which has all modules loaded, twice in one that has nothing of this project.
+"""
+
+import ast
+import contextlib
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import npnorm
+from reference import check
+from reference.cases import Case, make
+from reference.script import LITERAL, script_for
+from reference.subject import Subject
+from reference.verdict import TORCH, judge
+
+LAYER_NORM = """\
+import numpy as np
+
+
+class MyLayerNorm:
+    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True):
+        self.eps = eps
+        self.gamma = np.ones(normalized_shape) if elementwise_affine else None
+        self.beta = np.zeros(normalized_shape) if elementwise_affine and bias else None
+
+    def forward(self, x):
+        gamma = np.ones(x.shape[-1], x.dtype) if self.gamma is None else self.gamma
+        beta = np.zeros(x.shape[-1], x.dtype) if self.beta is None else self.beta
+        mean = x.mean(-1, keepdims=True)
+        centred = x - mean
+        self.rstd = 1 / np.sqrt((centred**2).mean(-1, keepdims=True) + x.dtype.type(self.eps))
+        self.xhat = centred * self.rstd
+        y = self.xhat * gamma + beta
+        return y
+
+    def backward(self, dy):
+        gamma = np.ones(dy.shape[-1], dy.dtype) if self.gamma is None else self.gamma
+        leading = tuple(range(dy.ndim - 1))
+        self.dgamma = (dy * self.xhat).sum(leading)
+        self.dbeta = dy.sum(leading)
+        d = gamma * dy
+        dx = d - d.mean(-1, keepdims=True) - self.xhat * (d * self.xhat).mean(-1, keepdims=True)
+        dx = dx * self.rstd
+        return dx
+"""
+
+BATCH_NORM = '''\
+import numpy as np
+
+
+class MyBatchNorm:
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True):
+        self.eps, self.momentum = eps, momentum
+        self.gamma, self.beta = (np.ones(num_features), np.zeros(num_features)) if affine else (None, None)
+        self.running_mean, self.running_var = np.zeros(num_features), np.ones(num_features)
+        self.training = True
+
+    def forward(self, x):
+        if self.training:
+            mean, var, n = x.mean(0), x.var(0), len(x)
+            self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mean
+            self.running_var = (1 - self.momentum) * self.running_var + self.momentum * var * n / (n - 1)
+        else:
+            mean, var = self.running_mean, self.running_var
+        self.rstd = 1 / np.sqrt(var + self.eps)
+        self.xhat = (x - mean) * self.rstd
+        return self.gamma * self.xhat + self.beta
+
+    def backward(self, dy):
+        self.dgamma, self.dbeta = (dy * self.xhat).sum(0), dy.sum(0)
+        dx = self.gamma * dy
+        if self.training:
+            dx = dx - dx.mean(0) - self.xhat * (dx * self.xhat).mean(0)
+        return dx * self.rstd
+
+
+class SwitchedBatchNorm:
+    """The mode by methods alone."""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        self.inner = MyBatchNorm(num_features, eps, momentum)
+
+    gamma = property(lambda self: self.inner.gamma, lambda self, value: setattr(self.inner, "gamma", value))
+    beta = property(lambda self: self.inner.beta, lambda self, value: setattr(self.inner, "beta", value))
+    running_mean = property(lambda self: self.inner.running_mean)
+    running_var = property(lambda self: self.inner.running_var)
+    dgamma = property(lambda self: self.inner.dgamma)
+    dbeta = property(lambda self: self.inner.dbeta)
+
+    def train(self):
+        self.inner.training = True
+
+    def eval(self):
+        self.inner.training = False
+
+    def forward(self, x):
+        return self.inner.forward(x)
+
+    def backward(self, dy):
+        return self.inner.backward(dy)
+'''
+
+ROWS = make("LayerNorm", (3, 5), seed=1)
+BATCH = make("BatchNorm", (4, 3), seed=1)
+EVAL = replace(BATCH, training=False, calls=2)
+
+# The line that is changed, what it becomes, the case, and what the script must speak of.
+DX, XHAT, DGAMMA = (
+    "dx = dx * self.rstd",
+    "self.xhat = centred * self.rstd",
+    "self.dgamma = (dy * self.xhat).sum(leading)",
+)
+FIRST = "mean = x.mean(-1, keepdims=True)"
+LAYER_NORMS = {
+    "dx": (DX, "dx = 2 * dx * self.rstd", ROWS, "dx"),
+    "dgamma": (DGAMMA, "self.dgamma = dy.sum(leading)", ROWS, "dgamma"),
+    "dbeta of another sign": ("self.dbeta = dy.sum(leading)", "self.dbeta = -dy.sum(leading)", ROWS, "dbeta"),
+    "y": ("y = self.xhat * gamma + beta", "y = self.xhat * gamma", ROWS, "y"),
+    "dgamma is never set": (DGAMMA, "self.dgamma = None", ROWS, "dgamma"),
+    "dgamma of another shape": (DGAMMA, "self.dgamma = (dy * self.xhat).sum(-1)", ROWS, "dgamma"),
+    "y of another shape": ("return y", "return y[:-1]", ROWS, "y"),
+    "dx is no array": ("return dx", "return None", ROWS, "dx"),
+    "dx is a list": ("return dx", "return dx.tolist()", ROWS, "dx"),
+    "backward raises": (DGAMMA, "raise ValueError('dgamma is not made')", ROWS, "dgamma"),
+    "float32": (
+        DX,
+        "dx = dx * self.rstd * (1.001 if dx.dtype == np.float32 else 1)",
+        replace(ROWS, dtype="float32"),
+        "dx",
+    ),
+    "float16": (DX, "dx = dx * self.rstd * (2 if dx.dtype == np.float16 else 1)", replace(ROWS, dtype="float16"), "dx"),
+    "one entry, a little": (DX, f"{DX}; dx[0, 0] += 1e-9", ROWS, "dx"),
+    "an array too long to write out": (DX, f"{DX}; dx[0, 0] += 1e-9", make("LayerNorm", (90, 5)), "dx"),
+    "without parameters": (DX, "dx = 2 * dx", make("LayerNorm", (3, 5), elementwise_affine=False), "dx"),
+    "NaN is hidden": (FIRST, f"x = np.nan_to_num(x); {FIRST}", replace(ROWS, data="nan"), "y"),
+    "NaN is made": (DX, "dx = dx * self.rstd * np.where(dx == dx[0, 0], np.nan, 1)", ROWS, "dx"),
+    "inf is made": ("self.dbeta = dy.sum(leading)", "self.dbeta = dy.sum(leading) / np.zeros(5)", ROWS, "dbeta"),
+    "the cache is stale": (XHAT, "self.xhat = getattr(self, 'xhat', centred * self.rstd)", replace(ROWS, calls=2), "y"),
+    "gradients are accumulated": (
+        DGAMMA,
+        "self.dgamma = getattr(self, 'dgamma', 0) + (dy * self.xhat).sum(leading)",
+        replace(ROWS, calls=3, resize=True),
+        "dgamma",
+    ),
+    "forwards are queued": (
+        "leading = tuple(range(dy.ndim - 1))",
+        "leading = tuple(range(dy.ndim - 1)); self.xhat = self.queue.pop(0)",
+        replace(ROWS, calls=2, history="forward only"),
+        "dx",
+    ),
+    "x is known by its identity": (
+        FIRST,
+        "mean = self.mean if x is getattr(self, 'x', None) else x.mean(-1, keepdims=True); self.x, self.mean = x, mean",
+        replace(ROWS, calls=2, history="refilled"),
+        "y",
+    ),
+    "x is overwritten": (
+        "leading = tuple(range(dy.ndim - 1))",
+        "leading = tuple(range(dy.ndim - 1)); self.xhat = (self.x - self.x.mean(-1, keepdims=True)) * self.rstd",
+        replace(ROWS, overwrite="x"),
+        "dx",
+    ),
+    "y is overwritten": (
+        "y = self.xhat * gamma + beta",
+        "self.xhat *= gamma; self.xhat += beta; y = self.xhat",
+        replace(ROWS, overwrite="y"),
+        "dx",
+    ),
+    "x is strided": (FIRST, f"x = x if x.flags.contiguous else 2 * x; {FIRST}", replace(ROWS, layout="strided"), "y"),
+    "x is flipped": (
+        FIRST,
+        f"x = x if x.strides[-1] > 0 else x[:, ::-1]; {FIRST}",
+        replace(ROWS, layout="flipped"),
+        "y",
+    ),
+    "x is transposed": (
+        FIRST,
+        f"x = x.ravel(order='K').reshape(x.shape); {FIRST}",
+        replace(ROWS, layout="transposed"),
+        "y",
+    ),
+    "x is a slice": (
+        FIRST,
+        f"x = x if x.base is None else x.base[: len(x)]; {FIRST}",
+        replace(ROWS, layout="sliced"),
+        "y",
+    ),
+    "dy is Fortran's": (
+        "d = gamma * dy",
+        "d = gamma * dy.ravel('K').reshape(dy.shape)",
+        replace(ROWS, dy_layout="F"),
+        "dx",
+    ),
+    "x is written to": ("centred = x - mean", "x -= mean; centred = x", ROWS, "x"),
+    "x is read-only": ("centred = x - mean", "x -= mean; centred = x", replace(ROWS, layout="read-only"), "read-only"),
+    "dy is written to": ("d = gamma * dy", "dy *= gamma; d = dy", ROWS, "dy"),
+    "dx is dy": (DX, f"{DX}; dy[...] = dx; dx = dy", ROWS, "dy"),
+    "y is wider": ("return y", "return y.astype(np.float64)", replace(ROWS, dtype="float32"), "y float64"),
+}
+
+STORED, EVAL_DX = "self.momentum * var * n / (n - 1)", "        if self.training:\n            dx ="
+BATCH_NORMS = {
+    "the biased variance is stored": (
+        "MyBatchNorm",
+        STORED,
+        "self.momentum * var",
+        replace(BATCH, calls=2),
+        "running_var",
+    ),
+    "the training formula in eval mode": ("MyBatchNorm", EVAL_DX, "        if True:\n            dx =", EVAL, "dx"),
+    "eval mode by a method": ("SwitchedBatchNorm", EVAL_DX, "        if True:\n            dx =", EVAL, "dx"),
+    "running_var in eval mode": ("MyBatchNorm", STORED, "self.momentum * var", EVAL, "y"),
+}
+
+
+@pytest.fixture
+def in_file(tmp_path, monkeypatch):
+    """`in_file(source, name)`: the class of that name, from a file that holds the source."""
+
+    def load(source: str, name: str):
+        path = tmp_path / "their_layers.py"
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location("their_layers", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "their_layers", module)
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+
+    load.path = tmp_path / "their_layers.py"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions of the file within one second
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return load
+
+
+def failing_script(layer, case: Case) -> str:
+    subject = Subject(layer, case.like, layer.__name__)
+    trial = judge(subject, case, TORCH)
+    assert trial.failed, "the mistake does not show in this case"
+    return script_for(subject, trial)
+
+
+def run(script: str) -> str:
+    """What a script prints; its exception, if it ends in one, goes on."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), np.errstate(all="ignore"):
+        exec(compile(script, "script", "exec"), {"__name__": "__main__"})
+    return printed.getvalue()
+
+
+def fails_then_passes(script: str, words: str, path, source: str) -> None:
+    with pytest.raises((AssertionError, ValueError)) as error:
+        run(script)
+    assert words in str(error.value)
+    path.write_text(source)
+    assert run(script) == "no difference\n"
+
+
+def changed(source: str, line: str, wrong: str) -> str:
+    assert source.count(line) == 1
+    return source.replace(line, wrong)
+
+
+@pytest.mark.parametrize(("line", "wrong", "case", "words"), LAYER_NORMS.values(), ids=LAYER_NORMS)
+def test_layer_norm_fails_until_it_is_mended(in_file, line, wrong, case, words):
+    source = LAYER_NORM
+    if case.overwrite == "x":
+        source = changed(source, XHAT, f"{XHAT}; self.x = x")
+    if case.history == "forward only":
+        source = changed(source, XHAT, f"{XHAT}; self.queue = [*getattr(self, 'queue', []), self.xhat]")
+    layer = in_file(changed(source, line, wrong), "MyLayerNorm")
+    with np.errstate(all="ignore"):
+        script = failing_script(layer, case)
+    fails_then_passes(script, words, in_file.path, LAYER_NORM)
+
+
+@pytest.mark.parametrize(("name", "line", "wrong", "case", "words"), BATCH_NORMS.values(), ids=BATCH_NORMS)
+def test_batch_norm_fails_until_it_is_mended(in_file, name, line, wrong, case, words):
+    script = failing_script(in_file(changed(BATCH_NORM, line, wrong), name), case)
+    fails_then_passes(script, words, in_file.path, BATCH_NORM)
+
+
+def test_counterexample_has_the_script_of_its_case(in_file):
+    layer = in_file(changed(LAYER_NORM, DX, "dx = dx * self.rstd * (1 + 1e-7)"), "MyLayerNorm")
+    report = check(layer, examples=20, ndims=[2])
+    assert report.counterexample.script == failing_script(layer, report.counterexample.case)
+    assert report.counterexample.script.rstrip() in str(report), "the report must hold it as it is, to paste"
+
+
+# --- by itself --------------------------------------------------------------------------------------------------------
+
+
+def test_runs_with_numpy_and_torch_alone(in_file, tmp_path):
+    """In a process without this project, elsewhere: it fails by the quantity's name, and passes after the mend."""
+    layer = in_file(changed(LAYER_NORM, DX, "dx = 2 * dx * self.rstd"), "MyLayerNorm")
+    script = tmp_path / "elsewhere" / "show.py"
+    script.parent.mkdir()
+    script.write_text(failing_script(layer, ROWS))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def outcome() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-B", "-I", str(script)]
+        return subprocess.run(command, cwd=script.parent, env=environment, capture_output=True, text=True, check=False)
+
+    failed = outcome()
+    assert failed.returncode == 1
+    assert failed.stderr.rstrip().splitlines()[-1]
+    assert "AssertionError" in failed.stderr
+    assert "\ndx\n" in failed.stderr
+    in_file.path.write_text(LAYER_NORM)
+    passed = outcome()
+    assert (passed.returncode, passed.stdout, passed.stderr) == (0, "no difference\n", "")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [ROWS, EVAL, make("LayerNorm", (90, 5)), replace(ROWS, layout="sliced")],
+    ids=["small", "eval", "long", "sliced"],
+)
+def test_imports_nothing_else(in_file, case):
+    broken = changed(LAYER_NORM, DX, "dx = -dx"), "MyLayerNorm"
+    if case.like == "BatchNorm":
+        broken = changed(BATCH_NORM, EVAL_DX, "        if True:\n            dx ="), "MyBatchNorm"
+    script = failing_script(in_file(*broken), case)
+    tree = ast.parse(script)
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])
+    }
+    assert {"numpy", "torch"} <= imported <= {"numpy", "torch", *sys.stdlib_module_names}
+    assert "reference" not in script
+    assert "npnorm" not in script
+    used = {
+        node.value.id for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    assert imported - used <= {"numpy"}, "an import that is not used"
+
+
+def test_arrays_are_the_cases_to_the_last_bit(in_file):
+    case = make("LayerNorm", (90, 5), dtype="float32", calls=2)
+    assert case.arrays().x.size > LITERAL
+    script = failing_script(in_file(changed(LAYER_NORM, DX, "dx = -dx"), "MyLayerNorm"), case)
+    held: dict[str, object] = {"__name__": "__main__"}
+    with pytest.raises(AssertionError):
+        exec(compile(script, "script", "exec"), held)
+    for call in range(2):
+        x, dy = case.arrays(call)
+        np.testing.assert_array_equal(held["x"][call], x, strict=True)
+        np.testing.assert_array_equal(held["dy"][call], dy, strict=True)
+    np.testing.assert_array_equal(held["gamma"], case.parameters()[0], strict=True)
+
+
+# --- where the layer's file is not at hand ----------------------------------------------------------------------------
+
+
+class InHereLayerNorm(npnorm.LayerNorm):
+    """A layer of a package, which a script cannot load by its file alone."""
+
+    def backward(self, dy):
+        return -super().backward(dy)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        pytest.param(InHereLayerNorm, id="in-a-package"),
+        pytest.param(lambda normalized_shape: InHereLayerNorm(normalized_shape), id="lambda"),
+    ],
+)
+def test_without_a_file_it_compares_what_the_layer_gave(layer):
+    script = failing_script(layer, ROWS)
+    assert "run_layer" not in script
+    with pytest.raises(AssertionError, match="dx"):
+        run(script)
+
+
+def test_file_that_has_gone_is_not_missed(in_file):
+    layer = in_file(changed(LAYER_NORM, DX, "dx = -dx"), "MyLayerNorm")
+    script = failing_script(layer, ROWS)
+    in_file.path.unlink()
+    with pytest.raises(AssertionError, match="dx"):
+        run(script)
+
+
+def test_namesake_in_another_file_is_not_taken_for_it(in_file, tmp_path, monkeypatch):
+    """Two files of one name, in two folders: the module that Python remembers is the other one."""
+    layer = in_file(changed(LAYER_NORM, DX, "dx = -dx"), "MyLayerNorm")
+    other = ModuleType("their_layers")
+    other.__file__ = str(tmp_path / "other" / "their_layers.py")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "their_layers.py").write_text(LAYER_NORM)
+    monkeypatch.setitem(sys.modules, "their_layers", other)
+    assert "other" not in failing_script(layer, ROWS)

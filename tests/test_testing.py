@@ -1,0 +1,331 @@
+"""The doors for test suites. Through one of them npnorm's own layers are held against torch, check by check."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import npnorm
+from reference import Refused, assert_matches, check, from_functions, parametrize_with_checks
+from reference.cases import LIKES
+
+ROOT = Path(__file__).parent.parent
+
+
+@parametrize_with_checks([getattr(npnorm, like) for like in LIKES], examples=40)
+def test_npnorm(check):
+    check()
+
+
+# --- parametrize_with_checks ------------------------------------------------------------------------------------------
+
+
+class WrongLayerNorm(npnorm.LayerNorm):
+    """dgamma has another sign in float64, where x is 4D."""
+
+    def forward(self, x):
+        self.odd = x.ndim == 4 and x.dtype == np.float64
+        return super().forward(x)
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        if self.odd and self.dgamma is not None:
+            self.dgamma = -self.dgamma
+        return dx
+
+
+class WritingLayerNorm(npnorm.LayerNorm):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        if dy.flags.writeable:
+            dy *= 2
+        return dx
+
+
+class SmallBatchNorm(npnorm.BatchNorm):
+    """Of rank 2 and float64 only."""
+
+    def __init__(self, num_features, eps=1e-5):
+        super().__init__(num_features, eps)
+
+    def forward(self, x):
+        if x.ndim != 2 or x.dtype != np.float64:
+            raise TypeError(f"Expected a float64 of rank 2 but got {x.dtype} of rank {x.ndim}")
+        return super().forward(x)
+
+
+def checks_of(*layers, **options):
+    """The checks that the decorator makes: {id: what is run}, and {id: its marks}."""
+    mark = parametrize_with_checks(layers, **({"examples": 5} | options))
+    assert mark.args[0] == "check"
+    parameters = mark.args[1]
+    assert len({parameter.id for parameter in parameters}) == len(parameters)
+    return {p.id: p.values[0] for p in parameters}, {p.id: list(p.marks) for p in parameters}
+
+
+def outcomes(checks):
+    """{id: passed, failed or skipped} of all checks, and the words of those that did not pass."""
+    done, words = {}, {}
+    for id, run in checks.items():
+        done[id] = "passed"
+        try:
+            run()
+        except AssertionError as error:
+            done[id], words[id] = "failed", str(error)
+        except pytest.skip.Exception as skipped:
+            done[id], words[id] = "skipped", str(skipped)
+    return done, words
+
+
+def test_ids_say_layer_quantity_dtype_and_rank():
+    checks, marks = checks_of(npnorm.GroupNorm, (npnorm.RMSNorm, "RMSNorm"))
+    assert {"GroupNorm-dx-float64-4D", "GroupNorm-dbeta-float32-2D", "RMSNorm-dgamma-float64-5D"} <= checks.keys()
+    assert {"GroupNorm-behaviour", "GroupNorm-random", "RMSNorm-random"} <= checks.keys()
+    pattern = r"(GroupNorm|RMSNorm)-((y|dx|dgamma|dbeta)-float(64|32)-[2-5]D|behaviour|random)"
+    assert [id for id in checks if not re.fullmatch(pattern, id)] == []
+    assert not any(id.startswith("RMSNorm-dbeta") for id in checks)
+    assert set(map(len, marks.values())) == {0}
+
+
+def test_wrong_layer_fails_in_its_own_checks_alone():
+    done, words = outcomes(checks_of(WrongLayerNorm)[0])
+    failed = {id for id, outcome in done.items() if outcome == "failed"}
+    assert failed - {"WrongLayerNorm-random"} == {"WrongLayerNorm-dgamma-float64-4D"}
+    message = words["WrongLayerNorm-dgamma-float64-4D"]
+    assert re.match(r"dgamma: got .*, expected .* at index .*: error .* u, tolerance .* u\n    in LayerNorm\(", message)
+    assert "FAIL  " in words["WrongLayerNorm-random"], "it is the whole report"
+
+
+def test_behaviour_is_a_check_of_its_own():
+    done, words = outcomes(checks_of(WritingLayerNorm)[0])
+    failed = {id for id, outcome in done.items() if outcome == "failed"}
+    assert failed == {"WritingLayerNorm-behaviour", "WritingLayerNorm-random"}
+    assert (
+        "upstream-gradient-mutated: dx: dy was changed by backward\n    in LayerNorm("
+        in words["WritingLayerNorm-behaviour"]
+    )
+
+
+def test_what_it_does_not_take_is_skipped_with_the_reason():
+    done, words = outcomes(checks_of((SmallBatchNorm, "BatchNorm"))[0])
+    assert {id for id, outcome in done.items() if outcome == "passed"} == {
+        *(f"SmallBatchNorm-{q}-float64-2D" for q in ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")),
+        "SmallBatchNorm-behaviour",
+        "SmallBatchNorm-random",
+    }
+    assert set(done.values()) == {"passed", "skipped"}
+    assert words["SmallBatchNorm-y-float64-4D"].startswith(
+        "not covered: refused: TypeError: Expected a float64 of rank 2"
+    )
+    assert words["SmallBatchNorm-y-float32-2D"].startswith("not covered: refused: ")
+
+
+def test_expected_failures_are_strict():
+    id = "WrongLayerNorm-dgamma-float64-4D"
+    _, marks = checks_of(WrongLayerNorm, expected_failures={id: "the sign, in 4D"})
+    assert [mark.name for mark in marks.pop(id)] == ["xfail"]
+    (mark,) = checks_of(WrongLayerNorm, expected_failures={id: "the sign, in 4D"})[1][id]
+    assert mark.kwargs == {"reason": "the sign, in 4D", "strict": True}
+    assert set(map(len, marks.values())) == {0}
+
+
+def test_expected_failure_of_no_check_is_refused():
+    with pytest.raises(
+        ValueError, match=r"Expected the ids of checks in expected_failures but got \['LayerNorm-dz'\]; they are \["
+    ):
+        parametrize_with_checks([npnorm.LayerNorm], expected_failures={"LayerNorm-dz": "why not"})
+
+
+def test_two_layers_of_one_name_are_refused():
+    """One of them would be tested under the other's ids, or not at all."""
+    other = type("LayerNorm", (npnorm.LayerNorm,), {})
+    with pytest.raises(ValueError, match="Expected layers of different names but got two LayerNorm"):
+        parametrize_with_checks([npnorm.LayerNorm, other])
+
+
+def test_layer_of_no_known_name_is_refused():
+    with pytest.raises(Refused, match="say which with like="):
+        parametrize_with_checks([type("Norm", (npnorm.LayerNorm,), {})])
+
+
+def test_layer_is_not_run_while_tests_are_collected():
+    def explosive_layer_norm(normalized_shape):
+        raise RuntimeError("too early")
+
+    checks, _ = checks_of(explosive_layer_norm)
+    with pytest.raises(Refused, match="RuntimeError: too early"):
+        checks["explosive_layer_norm-dx-float64-2D"]()
+
+
+SUITE = """\
+import npnorm
+from reference import parametrize_with_checks
+
+
+class HalfRMSNorm(npnorm.RMSNorm):
+    def backward(self, dy):
+        return super().backward(dy) / 2
+
+
+DX = {f"HalfRMSNorm-dx-float64-{rank}D": "half of it" for rank in (2, 3)}
+
+
+@parametrize_with_checks([HalfRMSNorm], expected_failures=DX | {"HalfRMSNorm-y-float64-2D": "yes"}, examples=3)
+def test_half(check):
+    check()
+"""
+
+
+def test_in_a_real_run_of_pytest(tmp_path):
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rA",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "float64-2D or dx-float64-3D",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    lines = {line for line in run.stdout.splitlines() if line.split(" ")[0] in ("PASSED", "FAILED", "XFAIL")}
+    assert lines == {
+        "PASSED test_suite.py::test_half[HalfRMSNorm-dgamma-float64-2D]",
+        "XFAIL test_suite.py::test_half[HalfRMSNorm-dx-float64-2D] - half of it",
+        "XFAIL test_suite.py::test_half[HalfRMSNorm-dx-float64-3D] - half of it",
+        "FAILED test_suite.py::test_half[HalfRMSNorm-y-float64-2D] - [XPASS(strict)] yes",
+    }
+
+
+# --- assert_matches ---------------------------------------------------------------------------------------------------
+
+
+def test_assert_matches_is_silent_about_a_right_layer(capsys):
+    assert assert_matches(npnorm.LayerNorm, examples=5, ndims=[2]) is None
+    assert tuple(capsys.readouterr()) == ("", "")
+
+
+def test_assert_matches_raises_the_report():
+    options = {"examples": 5, "ndims": [4], "seed": 2}
+    with pytest.raises(AssertionError) as error:
+        assert_matches(WrongLayerNorm, "LayerNorm", **options)
+    assert str(error.value) == f"\n{check(WrongLayerNorm, 'LayerNorm', **options)}"
+
+
+# --- from_functions ---------------------------------------------------------------------------------------------------
+
+
+def _axes(x, normalized_shape):
+    return tuple(range(x.ndim - np.size(normalized_shape), x.ndim))
+
+
+def ln_forward(x, gamma, beta, normalized_shape, eps=1e-5):
+    axes = _axes(x, normalized_shape)
+    mean = x.mean(axes, keepdims=True)
+    rstd = 1 / np.sqrt(((x - mean) ** 2).mean(axes, keepdims=True) + x.dtype.type(eps))
+    xhat = (x - mean) * rstd
+    return gamma * xhat + beta, (xhat, rstd, gamma, axes)
+
+
+def ln_backward(dy, cache):
+    xhat, rstd, gamma, axes = cache
+    leading, d = tuple(range(axes[0])), gamma * dy
+    dx = rstd * (d - d.mean(axes, keepdims=True) - xhat * (d * xhat).mean(axes, keepdims=True))
+    return dx, (dy * xhat).sum(leading), dy.sum(leading)
+
+
+def rms_forward(x, normalized_shape, gamma=None, eps=1e-5):
+    axes = _axes(x, normalized_shape)
+    rstd = 1 / np.sqrt((x**2).mean(axes, keepdims=True) + x.dtype.type(float(eps)))
+    return x * rstd if gamma is None else gamma * x * rstd, (x * rstd, rstd, gamma, axes)
+
+
+def rms_backward(dy, cache):
+    xhat, rstd, gamma, axes = cache
+    d = dy if gamma is None else gamma * dy
+    dx = rstd * (d - xhat * (d * xhat).mean(axes, keepdims=True))
+    return dx if gamma is None else (dx, (dy * xhat).sum(tuple(range(axes[0]))))
+
+
+def bn_forward(x, gamma, beta, running_mean, running_var, training, momentum=0.1, eps=1e-5):
+    axes, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    n = x.size // x.shape[1]
+    mean, var = (x.mean(axes), x.var(axes)) if training else (running_mean.astype(x.dtype), running_var.astype(x.dtype))
+    if training:
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * n / (n - 1) - running_var)
+    rstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    xhat = (x - mean.reshape(shape)) * rstd.reshape(shape)
+    return gamma.reshape(shape) * xhat + beta.reshape(shape), (xhat, (gamma * rstd).reshape(shape), axes, training)
+
+
+def bn_backward(dy, cache):
+    xhat, factor, axes, training = cache
+    d = dy
+    if training:
+        d = dy - dy.mean(axes, keepdims=True) - xhat * (dy * xhat).mean(axes, keepdims=True)
+    return factor * d, (dy * xhat).sum(axes), dy.sum(axes)
+
+
+def gn_forward(x, gamma, beta, num_groups, **rest):
+    layer = npnorm.GroupNorm(num_groups, x.shape[1], rest.get("eps", 1e-5), rest.get("affine", True))
+    layer.gamma, layer.beta = gamma, beta
+    return layer.forward(x), layer
+
+
+def gn_backward(dy, layer):
+    return {"dx": layer.backward(dy), "dgamma": layer.dgamma, "dbeta": layer.dbeta}
+
+
+PAIRS = {
+    "LayerNorm": (ln_forward, ln_backward, {"elementwise_affine", "bias"}),
+    "RMSNorm": (rms_forward, rms_backward, {"eps=None"}),
+    "BatchNorm": (bn_forward, bn_backward, {"affine", "track_running_stats", "momentum=None"}),
+    "GroupNorm": (gn_forward, gn_backward, {"affine"}),
+}
+
+
+@pytest.mark.parametrize(("like", "pair"), PAIRS.items(), ids=PAIRS)
+def test_pair_of_functions_is_a_layer(like, pair):
+    forward, backward, lacking = pair
+    report = check(from_functions(forward, backward, like=like), like, examples=20)
+    assert report.passed, report
+    assert report.not_covered.keys() - {"float16"} == lacking
+    assert {"y", "dx", "dgamma"} <= report.quantities.keys()
+    assert ("running_var" in report.quantities) == (like == "BatchNorm")
+
+
+def test_pair_of_functions_needs_no_second_word():
+    """One call says what it is like; the names of the functions need not."""
+    assert check(from_functions(ln_forward, ln_backward, like="LayerNorm"), examples=0, ndims=[2]).passed
+
+
+def test_wrong_pair_of_functions_is_caught():
+    def backward(dy, cache):
+        dx, dgamma, dbeta = ln_backward(dy, cache)
+        return dx, dgamma / len(dy), dbeta
+
+    report = check(from_functions(ln_forward, backward, like="LayerNorm"), "LayerNorm", examples=0, ndims=[2, 3])
+    assert [fault.id for fault in report.faults] == ["dgamma-divided-by-batch"]
+
+
+def test_further_arguments_are_fixed():
+    def forward(x, gamma, beta, normalized_shape, eps, extra):
+        assert extra == "given"
+        return ln_forward(x, gamma, beta, normalized_shape, eps)
+
+    layer = from_functions(forward, ln_backward, like="LayerNorm", extra="given")
+    assert check(layer, "LayerNorm", examples=0, ndims=[2]).passed
+
+
+def test_pair_of_functions_of_no_known_layer():
+    with pytest.raises(ValueError, match=r"Expected like to be one of \('GroupNorm', .* but got 'Norm'"):
+        from_functions(ln_forward, ln_backward, like="Norm")

@@ -33,8 +33,7 @@ def draw(reports: Sequence[Report], path: Path) -> None:
         figure = pyplot.figure(figsize=(6, 1.5))
         passed = all(report.passed for report in reports)
         figure.text(0.5, 0.5, "nothing is wrong" if passed else "no wrong array to draw", ha="center", va="center")
-        figure.savefig(path, dpi=120)
-        pyplot.close(figure)
+        _save(figure, path, 120)
         return
     figure, axes = pyplot.subplots(
         len(rows), 2, figsize=(11, 0.6 + ROW * len(rows)), squeeze=False, layout="constrained"
@@ -44,8 +43,16 @@ def draw(reports: Sequence[Report], path: Path) -> None:
             _draw_one(figure, ax, report, picture)
     names = sorted({report.subject for report, _ in rows})
     figure.suptitle(f"{', '.join(names)}: error, relative to the largest value that should be there", fontsize=11)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    _save(figure, path, 110)
+
+
+def _save(figure: Any, path: Path, dpi: int) -> None:
+    from matplotlib import pyplot
+
+    try:
+        figure.savefig(path, dpi=dpi)
+    finally:
+        pyplot.close(figure)
 
 
 def _pairs(pictures: Sequence[Picture]) -> list[tuple[Picture, Picture]]:

@@ -8,7 +8,6 @@ gave when it was checked. This module writes text; it runs nothing and judges no
 import base64
 import inspect
 import re
-import sys
 import textwrap
 import zlib
 from pathlib import Path
@@ -216,12 +215,13 @@ def _place(subject: Subject) -> tuple[str, str] | None:
     name = getattr(factory, "__qualname__", "")
     if subject.channels_last or not name.isidentifier():
         return None
-    namesake = getattr(sys.modules.get(factory.__module__), name, None)
-    if isinstance(factory, type) and namesake is not factory:  # then Python takes another file for the class's own
-        return None
     try:
         path = inspect.getsourcefile(factory)
     except (TypeError, OSError):
+        return None
+    # Of two modules of one name Python remembers one file, for the classes of both.
+    methods = [value for value in vars(factory).values() if inspect.isfunction(value)]
+    if methods and path not in {method.__code__.co_filename for method in methods}:
         return None
     if path is None or not Path(path).is_file() or (Path(path).parent / "__init__.py").exists():
         return None

@@ -147,7 +147,7 @@ def x_of(data: str, dtype: str = "float64", like: str = "GroupNorm") -> np.ndarr
         ("small", 0, 3e-3),
         ("integers", 0, 2),
         ("tiny", 0, 1e-20),
-        ("large", 0, 1e12),
+        ("large", 0, 1e60),
         *((f"offset 1e{power}", 10**power, 1) for power in (2, 4, 6)),
     ],
 )

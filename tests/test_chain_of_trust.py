@@ -78,10 +78,10 @@ class Definition:
         for call in range(case.calls):
             x, dy = case.arrays(call)
             self.given_statistics = None
-            if self.running is not None and call == case.calls - 1 and not case.training:
+            if self.running is not None and not case.training_in(call):
                 self.given_statistics = dict(self.running)
             elif self.running is not None:
-                self.follow(numbers(x), call)
+                self.follow(numbers(x), sum(case.training_in(earlier) for earlier in range(call)))
         self.x, self.dy = numbers(x), numbers(dy)
 
     def statistics(self, x: dict) -> dict:
@@ -325,7 +325,7 @@ def outcome(layer: Any, case: Case) -> dict[str, np.ndarray]:
     layer.gamma, layer.beta = case.parameters()
     for call in range(case.calls):
         x, dy = case.arrays(call)
-        layer.training = case.training or call < case.calls - 1
+        layer.training = case.training_in(call)
         y = layer.forward(x)
         found = {"y": y.copy()}
         victim = {"x": x, "y": y}.get(case.overwrite)

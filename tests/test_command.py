@@ -171,28 +171,33 @@ def test_no_subject_means_npnorms_own(run):
 
 # --- what cannot be checked -------------------------------------------------------------------------------------------
 
-UNUSABLE = {  # the arguments, and the whole of what is said
+GOOD = "layers.py:GoodLayerNorm"
+
+UNUSABLE = {  # the arguments, and what is said: the whole line, or as far as the dots
     "no such file": (["nowhere.py:A"], "Expected a file nowhere.py but there is none"),
     "no such module": (["no_where:A"], "no_where cannot be imported: ModuleNotFoundError: No module named 'no_where'"),
-    "no such name": (["layers.py:NoSuch"], r"layers.py has no NoSuch; it has BiasedBatchNorm, GoodLayerNorm, .*"),
+    "no such name": (["layers.py:NoSuch"], "layers.py has no NoSuch; it has BiasedBatchNorm, GoodLayerNorm, ..."),
     "no colon": (["layers.py"], "Expected package.module:Name or path/file.py:Name but got 'layers.py'"),
     "no name": (["layers.py:"], "Expected package.module:Name or path/file.py:Name but got 'layers.py:'"),
     "a folder": (["./:A"], "Expected a file . but there is none"),
-    "a name that is no layer": (["layers.py:a_number_norm", "--like", "LayerNorm"], r"Expected layer to be a class .* got 3 \(type int\)"),
-    "a name that tells nothing": (["layers.py:Mystery"], "Expected the name to tell which layer it is but got 'Mystery': say which .*"),
-    "no forward": (["layers.py:NoLayerNorm"], r"layers.py:NoLayerNorm has no method forward: expected forward\(x\) and .*"),
-    "no rank": (["layers.py:NoRankLayerNorm"], r"layers.py:NoRankLayerNorm takes no x of any rank .*: ValueError: of no \[rank\]; .*"),
-    "another like": (["layers.py:GoodLayerNorm", "--like", "Norm"], r"Expected like to be one of \('GroupNorm', .*\) but got 'Norm'"),
-    "keywords of another layer": (["layers.py:GoodLayerNorm", "--like", "BatchNorm"], "layers.py:GoodLayerNorm does not take num_features: .*"),
-    "no convention": (["layers.py:GoodLayerNorm", "--accept", "[eps]"], r"Expected the id of a convention but got '\[eps\]': one of .*"),
-    "a mistake accepted": (["layers.py:GoodLayerNorm", "--accept", "dx-sign"], "Expected the id of a convention but got 'dx-sign': .*"),
-    "a rank it has not": (["npnorm:InstanceNorm", "--ndims", "2"], r"Expected ndims to be some of \(3, 4, 5\) for InstanceNorm but got \[2\]"),
-    "no id": (["--explain", "dx-mean-term"], "Expected an id of the dictionary but got 'dx-mean-term'; near it: dx-mean-term-.*"),
-    "nothing like an id": (["--explain", "!"], r"Expected an id of the dictionary but got '!' \(--faults lists all\)"),
-    "JSON into no folder": (["layers.py:GoodLayerNorm", "--json", "no/where.json"], "Expected a file in an existing folder for --json but got no/where.json"),
-    "JSON into a folder": (["layers.py:GoodLayerNorm", "--json", "."], "Expected a file in an existing folder for --json but got ."),
-    "a picture into no folder": (["layers.py:GoodLayerNorm", "--plot", "no/a.png"], "Expected a file in an existing folder for --plot but got no/a.png"),
-    "a picture of no kind": (["layers.py:GoodLayerNorm", "--plot", "a.txt"], "Expected a file ending in .png, .svg or .pdf for --plot but got a.txt"),
+    "no layer": (["layers.py:a_number_norm", "--like", "LayerNorm"], "Expected layer to be a class or a factory but got 3..."),
+    "no known name": (["layers.py:Mystery"], "Expected the name to tell which layer it is but got 'Mystery': say which..."),
+    "no forward": (["layers.py:NoLayerNorm"], "layers.py:NoLayerNorm has no method forward: expected forward(x) and..."),
+    "no rank": (["layers.py:NoRankLayerNorm"], "layers.py:NoRankLayerNorm takes no x of any rank ... ValueError: of no [rank]..."),
+    "no such like": ([GOOD, "--like", "Norm"], "Expected like to be one of ('GroupNorm', ... but got 'Norm'"),
+    "another like": ([GOOD, "--like", "BatchNorm"], f"{GOOD} does not take num_features: expected a class or factory with..."),
+    "no convention": ([GOOD, "--accept", "[eps]"], "Expected the id of a convention but got '[eps]': one of eps-argument..."),
+    "accepting a mistake": ([GOOD, "--accept", "dx-sign"], "Expected the id of a convention but got 'dx-sign': one of..."),
+    "a rank it has not": (
+        ["npnorm:InstanceNorm", "--ndims", "2"],
+        "Expected ndims to be some of (3, 4, 5) for InstanceNorm but got [2]",
+    ),
+    "no id": (["--explain", "dx-mean-term"], "Expected an id of the dictionary but got 'dx-mean-term'; near it: dx-mean-term-..."),
+    "nothing like an id": (["--explain", "!"], "Expected an id of the dictionary but got '!' (--faults lists all)"),
+    "JSON into no folder": ([GOOD, "--json", "no/a.json"], "Expected a file in an existing folder for --json but got no/a.json"),
+    "JSON over a folder": ([GOOD, "--json", "."], "Expected a file in an existing folder for --json but got ."),
+    "plot into no folder": ([GOOD, "--plot", "no/a.png"], "Expected a file in an existing folder for --plot but got no/a.png"),
+    "plot of no kind": ([GOOD, "--plot", "a.txt"], "Expected a file ending in .png, .svg or .pdf for --plot but got a.txt"),
 }  # fmt: skip
 
 
@@ -200,7 +205,8 @@ UNUSABLE = {  # the arguments, and the whole of what is said
 def test_unusable_is_2_with_one_line(run, arguments, text):
     code, out, err = run(*arguments)
     assert code == 2
-    assert re.fullmatch(f"normcheck: {text}\n", err), err
+    pattern = ".*".join(map(re.escape, f"normcheck: {text}\n".split("...")))
+    assert re.fullmatch(pattern, err), err
     assert out in ("", "imported\n")
 
 
@@ -495,17 +501,18 @@ def test_bar_on_a_terminal_but_not_in_ci(run, terminal):
     assert "\x1b[?25" not in out, "the bar is on stderr"
 
 
-@pytest.mark.parametrize("columns", [40, 60, 72, 120])
+@pytest.mark.parametrize("columns", [50, 71, 72, 120])
 def test_narrow_terminal(run, terminal, columns):
     terminal.setenv("COLUMNS", str(columns))
     terminal.setenv("NO_COLOR", "1")
     _, out, _ = run("layers.py:HalfLayerNorm", *QUICK)
     out = re.sub(r"\x1b\[[\d;]*m", "", out)
-    report, script = out.split("to see it with numpy and torch alone\n")
+    report, rest = out.split("to see it with numpy and torch alone\n")
     assert max(map(len, report.splitlines())) <= columns
     header = next(line for line in report.splitlines() if line.startswith("quantity  verdict"))
     assert ("tolerance" in header) == (columns >= 72)
-    compile(script, "script", "exec")  # is not wrapped
+    assert re.search(r"^dx +WRONG +\d", report, flags=re.M)
+    compile(rest.split("\nnot covered")[0], "script", "exec")  # is not wrapped
 
 
 # --- a real process ---------------------------------------------------------------------------------------------------

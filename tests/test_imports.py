@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LONGEST = 420  # lines
+LONGEST = {"npnorm": 420, "reference": 420, "tests": 540}  # lines; tables of cases may be longer than code
 OURS = {"npnorm", "reference", "tests"}
 
 # Inside `reference` imports run one way. What stands here is all that a module, or a package, may use of its
@@ -195,7 +195,7 @@ def test_every_module_says_what_it_is_for_and_is_short(name: str, path: Path) ->
     docstring = ast.get_docstring(ast.parse(text))
     assert docstring
     assert len(docstring.splitlines()[0]) > 10
-    assert len(text.splitlines()) <= LONGEST
+    assert len(text.splitlines()) <= LONGEST[top(name)]
 
 
 # --- the reading itself -----------------------------------------------------------------------------------------------

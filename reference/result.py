@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import isfinite
+from sys import float_info
 from typing import Any
 
 from reference.cases import Array, Case
@@ -174,6 +175,6 @@ class Report:
         }
 
 
-def _number(value: float) -> float | str:
-    """JSON has no infinity: a word for it."""
-    return value if isfinite(value) else str(value)
+def _number(value: float) -> float:
+    """JSON has no infinity: the largest number in its place, which is beyond any tolerance too."""
+    return value if isfinite(value) else float_info.max

@@ -248,11 +248,11 @@ def _torch_version() -> str:
 
 def _print_faults(console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("id", "class", "layers", "spoils", "what is wrong"):
-        table.add_column(column, no_wrap=column in ("id", "class"))
+    table.add_column("id", no_wrap=True)
+    table.add_column("what is wrong (--explain ID says more)")
     for fault in FAULTS.values():
-        layers = "all" if len(fault.likes) == 5 else ", ".join(like.removesuffix("Norm") for like in fault.likes)
-        table.add_row(fault.id, fault.kind, layers, ", ".join(fault.quantities), fault.summary)
+        kind = " (convention)" if fault.kind == "convention" else ""
+        table.add_row(fault.id, escape(fault.summary) + kind)
     console.print(table)
 
 

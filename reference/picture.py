@@ -63,8 +63,11 @@ def _draw_one(figure: Any, ax: Any, report: Report, picture: Picture) -> None:
     """One heat map: white where it agrees, the darker the farther off; lines between groups, thick ones between samples."""
     from matplotlib.colors import LogNorm
 
-    error = np.abs(picture.got.astype(np.float64) - picture.expected)
-    largest = float(np.nanmax(np.abs(picture.expected), initial=0.0)) or 1.0
+    got, expected = picture.got.astype(np.float64), picture.expected
+    with np.errstate(invalid="ignore"):
+        error = np.abs(got - expected)
+    error[(got == expected) | (np.isnan(got) & np.isnan(expected))] = 0.0  # inf or NaN where it should be
+    largest = float(np.max(np.abs(expected[np.isfinite(expected)]), initial=0.0)) or 1.0
     relative = np.where(np.isfinite(error), error / largest, 1e3)
     matrix, rows, columns, lines = as_matrix(relative, picture.case)
     shown = np.ma.masked_less(matrix, 1e-12 if picture.case.dtype == "float64" else 1e-4)

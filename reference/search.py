@@ -20,8 +20,8 @@ from reference.faults import FAULTS, Variant
 from reference.verdict import Convention, Trial, tolerance_of
 
 REPRODUCED = 1e4  # units: a formula that agrees to twelve digits is the layer's; wrong ones differ in the first few
-PAIRED = 4  # of them, for how many pairs of suspects are tried
 BRANCHES = 32  # explanations of equal length that are followed side by side
+PAIRED = 4  # of them, for how many pairs of suspects are tried
 SMALL = 130  # numbers of x up to which the true derivative of a changed forward is taken
 DIFFERENTIATED = 3  # on how many cases of each mode and rank
 GRADIENTS = ("dx", "dgamma", "dbeta")
@@ -164,13 +164,7 @@ class Search:
             return [replace(b, unknown=(*b.unknown, name)) for b in branches]  # made from a forward that is not known
         for size in (1, 2):
             for branch in branches[: BRANCHES if size == 1 else PAIRED]:
-                fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
-                if not any(name in t.wrong and not _unfit(t.case) for t in part):  # nothing to show a stale cache by
-                    fresh = [s for s in fresh if not FAULTS[s.id].cached]
-                if not part[
-                    0
-                ].case.training:  # where statistics of another shape could be anything, and so prove nothing
-                    fresh = [s for s in fresh if "view" not in s.changes]
+                fresh = self._fresh(branch, part, name)
                 found += [
                     replace(branch, suspects=branch.suspects + more)
                     for more in combinations(fresh, size)
@@ -179,6 +173,15 @@ class Search:
             if found:
                 return found
         return [replace(branch, unknown=(*branch.unknown, name)) for branch in branches]
+
+    def _fresh(self, branch: Explanation, part: list[Trial], name: str) -> list[Suspect]:
+        """The suspects that may explain `name` in these trials, beyond those of the branch."""
+        fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
+        if not any(name in t.wrong and not _unfit(t.case) for t in part):
+            fresh = [s for s in fresh if not FAULTS[s.id].cached]  # nothing here shows a stale cache
+        if not part[0].case.training:
+            fresh = [s for s in fresh if "view" not in s.changes]  # nothing here shows over what statistics run
+        return fresh
 
     def _touches(self, suspect: Suspect, name: str) -> bool:
         """Whether a suspect may change a quantity at all; the formula would say so too, only later."""

@@ -1,10 +1,6 @@
 """The doors for test suites. Through one of them npnorm's own layers are held against torch, check by check."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +9,7 @@ import npnorm
 from reference import Refused, assert_matches, check, from_functions, parametrize_with_checks
 from reference.cases import LIKES
 
-ROOT = Path(__file__).parent.parent
+pytest_plugins = ["pytester"]
 
 
 @parametrize_with_checks([getattr(npnorm, like) for like in LIKES], examples=40)
@@ -180,23 +176,11 @@ def test_half(check):
 """
 
 
-def test_in_a_real_run_of_pytest(tmp_path):
-    (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-rA",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        "float64-2D or dx-float64-3D",
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    lines = {line for line in run.stdout.splitlines() if line.split(" ")[0] in ("PASSED", "FAILED", "XFAIL")}
+def test_in_a_run_of_pytest(pytester):
+    pytester.makepyfile(test_suite=SUITE)
+    run = pytester.runpytest_inprocess("-q", "-rA", "-p", "no:cacheprovider", "-k", "float64-2D or dx-float64-3D")
+    assert run.ret == 1
+    lines = {line for line in run.outlines if line.split(" ")[0] in ("PASSED", "FAILED", "XFAIL")}
     assert lines == {
         "PASSED test_suite.py::test_half[HalfRMSNorm-dgamma-float64-2D]",
         "XFAIL test_suite.py::test_half[HalfRMSNorm-dx-float64-2D] - half of it",

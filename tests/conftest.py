@@ -5,15 +5,20 @@
 """
 
 import os
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-import pytest
-import torch
-from hypothesis import settings
-from numpy.typing import NDArray
+# The arrays of the tests are small, and a worker runs on each core: further threads only wait for one another.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+from collections import Counter  # noqa: E402 - NumPy reads these variables when it is imported
+from collections.abc import Callable  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 
 torch.set_num_threads(1)  # the arrays of the tests are small: a second thread only waits
 

@@ -91,9 +91,9 @@ def test_random_cases_find_what_no_designed_case_has():
 
 @pytest.mark.parametrize("layer", [npnorm.LayerNorm, WideGroupNorm], ids=["right", "wrong"])
 def test_same_seed_same_report(layer):
-    first = check(layer, examples=40, seed=3)
+    first = check(layer, examples=40, seed=3, ndims=[2])
     np.random.seed(8)  # noqa: NPY002 - the global state must not matter
-    second = check(layer, examples=40, seed=3)
+    second = check(layer, examples=40, seed=3, ndims=[2])
     assert json.dumps(first.to_dict()) == json.dumps(second.to_dict())
     assert str(first) == str(second)
 
@@ -212,9 +212,11 @@ def test_counterexample_is_small_and_fails():
 
 
 def test_random_cases_only_make_the_failing_one_smaller():
-    designed = quick(WideGroupNorm)
-    assert prod(check(WideGroupNorm, examples=60).counterexample.case.shape) < prod(designed.counterexample.case.shape)
-    assert designed.cases == quick(npnorm.GroupNorm).cases
+    designed = quick(WideGroupNorm, ndims=[3])
+    assert prod(check(WideGroupNorm, examples=60, ndims=[3]).counterexample.case.shape) < prod(
+        designed.counterexample.case.shape
+    )
+    assert designed.cases == quick(npnorm.GroupNorm, ndims=[3]).cases
 
 
 def test_worst_entries_are_those_of_the_arrays():
@@ -310,7 +312,7 @@ def single_precision_layer_norm(normalized_shape):
     ],
 )
 def test_backward_is_derivative_of_forward(layer, answer):
-    report = quick(layer, ndims=[2, 3])
+    report = quick(layer, ndims=[2])
     assert not report.passed
     assert report.backward_is_derivative_of_forward is answer
 
@@ -324,7 +326,7 @@ def test_mistake_of_eval_mode_alone():
             dx = super().backward(dy)
             return dx if self.training else 2 * dx
 
-    report = check(EvalBatchNorm, examples=40, ndims=[2])
+    report = quick(EvalBatchNorm, ndims=[2])
     assert {name for name, figures in report.quantities.items() if not figures.passed} == {"dx"}
     assert report.counterexample.case.training is False
     assert "in eval mode" in report.faults[0].evidence
@@ -411,7 +413,7 @@ def test_convention_is_named_and_can_be_accepted(id, layer, spoils):
     strict = quick(layer, ndims=[2])
     assert [(fault.id, fault.kind) for fault in strict.faults] == [(id, "convention")]
     assert spoils <= {name for name, figures in strict.quantities.items() if not figures.passed}
-    accepted = check(layer, accept=[id], examples=20, ndims=[2, 3])
+    accepted = check(layer, accept=[id], examples=10, ndims=[2])
     assert accepted.passed, accepted
     assert accepted.accepted == (id,)
     assert accepted.quantities.keys() == strict.quantities.keys()
@@ -420,7 +422,7 @@ def test_convention_is_named_and_can_be_accepted(id, layer, spoils):
 def test_several_conventions_can_be_accepted():
     ids = ["running-var-biased", "momentum-inverted", "eps-argument-ignored"]
     assert {fault.id for fault in quick(AllBatchNorm, ndims=[2]).faults} == set(ids)
-    assert check(AllBatchNorm, accept=ids, examples=20, ndims=[2, 3]).passed
+    assert check(AllBatchNorm, accept=ids, examples=10, ndims=[2]).passed
     fewer = quick(AllBatchNorm, accept=ids[1:], ndims=[2])
     assert [fault.id for fault in fewer.faults] == ["running-var-biased"]
 

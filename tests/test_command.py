@@ -441,7 +441,8 @@ def test_faults_prints_the_dictionary(run):
     ids = [line.split()[0] for line in out.splitlines() if line and not line.startswith(" ")]
     assert ids == ["id", *FAULTS]
     words = " ".join(out.split())
-    assert "running-var-biased convention Batch running_var" in words
+    for fault in FAULTS.values():
+        assert f"{fault.id} {fault.summary}" in words
 
 
 def test_explain_prints_every_entry(run):

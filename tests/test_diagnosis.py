@@ -17,7 +17,7 @@ UNKNOWN = frozenset({"unknown"})
 def _parameters():
     """All rows; those that are not always run are marked slow.
 
-    Always: the first row of each mistake, in one layer after the other, every third pair of mistakes, and every second
+    Always: the first row of each mistake, in one layer after the other, every fourth pair of mistakes, and every third
     of the others.
     """
     seen, parameters, counts = set(), [], {"pair": 0, "other": 0}
@@ -26,7 +26,7 @@ def _parameters():
             always = not row.faults <= seen
             seen |= row.faults
         else:
-            kind, every = ("pair", 3) if row.faults else ("other", 2)
+            kind, every = ("pair", 4) if row.faults else ("other", 3)
             always = counts[kind] % every == 0
             counts[kind] += 1
         name = getattr(row.layer, "__name__", "layer")
@@ -38,7 +38,7 @@ def _parameters():
 @pytest.mark.parametrize(("module", "row"), _parameters())
 def test_planted_layer(module: str, row: Planted, record_property):
     report = check(
-        row.layer, row.like, examples=25, minimize=False, channels_last="channels_last" in module, timeout=120
+        row.layer, row.like, examples=10, minimize=False, channels_last="channels_last" in module, timeout=120
     )
     named = frozenset(fault.id for fault in report.faults)
     expected = row.faults or (UNKNOWN if row.quantities else frozenset())

@@ -12,7 +12,7 @@ import npnorm
 from reference import check
 from reference.cases import make
 from reference.compare import Comparison
-from reference.report import WIDTH, as_json, as_text
+from reference.report import WIDTH, as_json, as_text, write_json
 from reference.result import Counterexample, Entry, Figures, NamedFault, Report
 
 CASE = make("LayerNorm", (2, 3), seed=5)
@@ -298,6 +298,13 @@ def test_json_of_a_report():
     assert example["script"] == WRONG.counterexample.script
     assert right["counterexample"] is None
     assert wrong["notes"] == ["torch is off by 9 u"]
+
+
+def test_no_number_is_no_json_and_leaves_the_older_file(tmp_path):
+    (tmp_path / "out.json").write_text("older")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "out.json", {"worst_error": float("nan")})
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
 
 
 def test_text_is_of_the_width_that_it_says():

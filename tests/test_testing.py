@@ -12,7 +12,7 @@ from reference.cases import LIKES
 pytest_plugins = ["pytester"]
 
 
-@parametrize_with_checks([getattr(npnorm, like) for like in LIKES], examples=40)
+@parametrize_with_checks([getattr(npnorm, like) for like in LIKES], examples=20)
 def test_npnorm(check):
     check()
 

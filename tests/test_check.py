@@ -48,7 +48,7 @@ def test_npnorm_passes_within_16_units(like):
 
 @pytest.mark.parametrize("like", LIKES)
 def test_torchs_own_layers_pass(like):
-    report = check(torch_layers.LAYERS[like], examples=20)
+    report = check(torch_layers.LAYERS[like], examples=5)
     assert report.passed, report
     assert all(figures.worst_error <= figures.tolerance for figures in report.quantities.values())
 
@@ -413,7 +413,7 @@ def test_convention_is_named_and_can_be_accepted(id, layer, spoils):
     strict = quick(layer, ndims=[2])
     assert [(fault.id, fault.kind) for fault in strict.faults] == [(id, "convention")]
     assert spoils <= {name for name, figures in strict.quantities.items() if not figures.passed}
-    accepted = check(layer, accept=[id], examples=10, ndims=[2])
+    accepted = check(layer, accept=[id], examples=5, ndims=[2])
     assert accepted.passed, accepted
     assert accepted.accepted == (id,)
     assert accepted.quantities.keys() == strict.quantities.keys()
@@ -422,7 +422,7 @@ def test_convention_is_named_and_can_be_accepted(id, layer, spoils):
 def test_several_conventions_can_be_accepted():
     ids = ["running-var-biased", "momentum-inverted", "eps-argument-ignored"]
     assert {fault.id for fault in quick(AllBatchNorm, ndims=[2]).faults} == set(ids)
-    assert check(AllBatchNorm, accept=ids, examples=10, ndims=[2]).passed
+    assert check(AllBatchNorm, accept=ids, examples=5, ndims=[2]).passed
     fewer = quick(AllBatchNorm, accept=ids[1:], ndims=[2])
     assert [fault.id for fault in fewer.faults] == ["running-var-biased"]
 

@@ -370,7 +370,7 @@ DRESSED = {
 
 @pytest.mark.parametrize(("layer", "like", "options"), DRESSED.values(), ids=DRESSED)
 def test_dress_is_served(layer, like, options):
-    report = quick(layer, like, ndims=[2, 4] if like != "InstanceNorm" else [3, 4], **options)
+    report = quick(layer, like, examples=0, ndims=[2, 4] if like != "InstanceNorm" else [3, 4], **options)
     assert report.passed, report
     assert report.cases > 60
     assert {"y", "dx", "dgamma", "dbeta"} <= report.quantities.keys()

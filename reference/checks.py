@@ -227,6 +227,7 @@ class _Run:
         failing: list[Trial] = []
         wanted = _signature(known)
         shrunk = 0
+        state = random.getstate()  # Hypothesis draws from the global generator, before it starts too
 
         @hypothesis.seed(seed)
         @hypothesis.settings(
@@ -254,7 +255,6 @@ class _Run:
                 failing.append(trial)
                 raise _Mismatch
 
-        state = random.getstate()
         try:
             try_one()
         except (_Enough, _Mismatch, hypothesis.errors.Flaky):

@@ -141,15 +141,13 @@ def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) ->
 
 def outcome_of(subject: str, work: dict[str, Any], progress: Callable[[int, int], None] | None = None) -> Any:
     """The report on a subject, or the reason why there is none."""
-    from reference.checks import check
+    from reference.checks import check, infer_like
     from reference.coverage import Refused
 
     try:
-        name = subject.rsplit(":", 1)[-1] if subject.startswith("npnorm:") else subject
-        layer = load(subject)
-        from reference.checks import infer_like
-
-        like = work["like"] or infer_like(subject.rsplit(":", 1)[-1])
+        layer, own = load(subject), subject.rsplit(":", 1)[-1]
+        like = work["like"] or infer_like(own)
+        name = own if subject.startswith("npnorm:") else subject
         return check(layer, name=name, progress=progress, **(work | {"like": like}))
     except (Unusable, Refused, ValueError, TypeError) as error:
         return str(error)

@@ -17,11 +17,10 @@ from reference import torch_layers
 from reference.cases import LIKES, RANKS, Case, Scope, cases
 from reference.consistency import backward_is_derivative
 from reference.counterexample import describe_failure, pictures_of, smallest
-from reference.coverage import Refused, discover, fit
+from reference.coverage import Refused, designed_for, discover
 from reference.diagnose import diagnose
 from reference.exact import QUANTITIES
 from reference.guard import Clock
-from reference.probes import probes
 from reference.result import Figures, Report
 from reference.search import accepted_changes, fixed_eps_of
 from reference.subject import Subject
@@ -119,8 +118,7 @@ def check(
     subject, clock = Subject(layer, like, name, channels_last), Clock(timeout)
     with torch_layers.one_thread():
         scope, not_covered = discover(subject, ndims, clock)
-        designed = list(dict.fromkeys(fit(case, scope) for case in probes(like, scope.ndims)))
-        designed = [case for case in designed if not scope.lacks(case)]
+        designed = designed_for(scope)
         total = len(designed) + examples
         run = _Run(subject, _convention(subject, designed, accept, clock), clock, total, progress)
         trials = run.designed(designed)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from reference.cases import DEFAULT_EPS, KEYWORDS, RANKS, REQUIRED, Case, Scope
 from reference.guard import Clock, OutOfTime, describe, shielded
-from reference.probes import BASES, with_options
+from reference.probes import BASES, probes, with_options
 from reference.subject import Observation, Subject
 
 
@@ -185,6 +185,12 @@ def _batch_norm(
     if keyword in subject.keywords and not takes(f"{keyword}=False", with_options(base, track_running_stats=False)):
         scope = replace(scope, keywords=scope.keywords - {keyword})
     return scope
+
+
+def designed_for(scope: Scope) -> list[Case]:
+    """The designed cases that a subject of this scope takes, each once."""
+    fitted = dict.fromkeys(fit(case, scope) for case in probes(scope.like, scope.ndims))
+    return [case for case in fitted if not scope.lacks(case)]
 
 
 def fit(case: Case, scope: Scope) -> Case:

@@ -19,7 +19,7 @@ from reference.exact import QUANTITIES, passes
 from reference.faults import FAULTS
 from reference.result import NamedFault
 from reference.search import GRADIENTS, Explanation, Search, Suspect
-from reference.verdict import Convention, Trial
+from reference.verdict import Convention, Trial, wrong_in
 
 CONTIGUOUS = ("C", "read-only")
 
@@ -62,7 +62,7 @@ def diagnose(like: str, trials: list[Trial], failing: list[Trial], convention: C
     found += _by_experiment(left, special)
     large = [t for t in regular if _plain(t.case) and not _small(t.case) and _unexplained(search, suspects, t)]
     if large and not unknown:
-        unknown = tuple(name for name in QUANTITIES if any(name in t.wrong for t in large))
+        unknown = wrong_in(large)
     if unknown:
         found.append(_unknown(trials, unknown))
     else:
@@ -194,17 +194,17 @@ def _by_experiment(left: list[Trial], special: list[Trial]) -> list[NamedFault]:
     strided = [t for t in left if not t.case.overwrite]
     others = [t for t in left if t.case.overwrite == "y"]
     if over_x and not others:
-        wrong = tuple(n for n in QUANTITIES if any(n in t.wrong for t in over_x))
+        wrong = wrong_in(over_x)
         found.append(
             _fault("input-not-saved", wrong, f"right until x is overwritten before backward: {over_x[0].case}")
         )
     if strided:
-        wrong = tuple(n for n in QUANTITIES if any(n in t.wrong for t in strided))
+        wrong = wrong_in(strided)
         layouts = sorted({t.case.layout if t.case.layout != "C" else f"dy {t.case.dy_layout}" for t in strided})
         evidence = f"right for contiguous arrays, wrong for these: {', '.join(layouts)}"
         found.append(_fault("layout-dependent", wrong, evidence))
     if others:
-        wrong = tuple(n for n in QUANTITIES if any(n in t.wrong for t in others))
+        wrong = wrong_in(others)
         found.append(_unknown(special, wrong))
     return found
 

@@ -35,7 +35,6 @@ import numpy as np
 from reference.cases import Array, Case
 from reference.compare import roundoff
 
-FORWARD = ("y", "running_mean", "running_var")
 GRADIENTS = ("dx", "dgamma", "dbeta")
 QUANTITIES = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
 

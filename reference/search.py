@@ -17,7 +17,7 @@ from reference.cases import Array, Case
 from reference.compare import error_units
 from reference.exact import Changes, Pass
 from reference.faults import FAULTS, Variant
-from reference.verdict import Convention, Trial, tolerance_of
+from reference.verdict import Convention, Trial, tolerance_of, wrong_in
 
 REPRODUCED = 1e4  # units: a formula that agrees to twelve digits is the layer's; wrong ones differ in the first few
 BRANCHES = 32  # explanations of equal length that are followed side by side
@@ -137,7 +137,7 @@ class Search:
                 branches = _distinct(self._grown(branches, part, name))[:BRANCHES]
         whole = [b for b in branches if self._holds(b)]
         if not whole:
-            wrong = tuple(name for name in exact.QUANTITIES if any(name in t.wrong for t in self.trials))
+            wrong = wrong_in(self.trials)
             return [Explanation(unknown=wrong)]
         whole = [self._without_idle(b) for b in whole]
         best = min((len(b.unknown), len(b.ids)) for b in whole)

@@ -13,7 +13,7 @@ import numpy as np
 from reference import torch_layers
 from reference.cases import KEYWORDS, LIKES, RANKS, REQUIRED, Array
 from reference.checks import check, infer_like
-from reference.coverage import discover, fit
+from reference.coverage import designed_for, discover
 from reference.guard import Clock
 from reference.probes import probes
 from reference.subject import Subject
@@ -87,8 +87,7 @@ def _checks_of(layer: Any, like: str, name: str, examples: int) -> dict[str, Cal
         subject, clock = Subject(layer, like, name), Clock(60)
         with torch_layers.one_thread():
             scope, not_covered = discover(subject, None, clock)
-            designed = dict.fromkeys(fit(case, scope) for case in probes(like, scope.ndims))
-            return [judge(subject, c, TORCH, clock) for c in designed if not scope.lacks(c)], not_covered
+            return [judge(subject, case, TORCH, clock) for case in designed_for(scope)], not_covered
 
     def of_quantity(quantity: str, dtype: str, rank: int) -> None:
         done, not_covered = trials()

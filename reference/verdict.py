@@ -9,6 +9,7 @@ Subject and torch are each within their tolerance of the exact values; so they a
 other, which is the direct comparison with torch. Where torch is not within it, the report says so.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -57,6 +58,12 @@ class Trial:
     @property
     def failed(self) -> bool:
         return bool(self.wrong or self.findings)
+
+
+def wrong_in(trials: Iterable[Trial]) -> tuple[str, ...]:
+    """The quantities that failed in any of the trials, in the order in which a layer computes them."""
+    failed = {name for trial in trials for name in trial.wrong}
+    return tuple(name for name in QUANTITIES if name in failed)
 
 
 def tolerance_of(quantity: str, conditioning: float, dtype: str = "float64") -> float:

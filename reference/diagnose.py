@@ -15,10 +15,10 @@ import numpy as np
 from reference.cases import Case
 from reference.compare import roundoff
 from reference.conditions import describe_unknown
-from reference.exact import QUANTITIES, passes
+from reference.exact import GRADIENTS, QUANTITIES, passes
 from reference.faults import FAULTS
 from reference.result import NamedFault
-from reference.search import GRADIENTS, Explanation, Search, Suspect
+from reference.search import Explanation, Search, Suspect
 from reference.verdict import Convention, Trial, wrong_in
 
 CONTIGUOUS = ("C", "read-only")

@@ -15,7 +15,7 @@ import numpy as np
 from reference import exact
 from reference.cases import Array, Case
 from reference.compare import error_units
-from reference.exact import Changes, Pass
+from reference.exact import GRADIENTS, Changes, Pass
 from reference.faults import FAULTS, Variant
 from reference.verdict import Convention, Trial, tolerance_of, wrong_in
 
@@ -24,7 +24,6 @@ BRANCHES = 32  # explanations of equal length that are followed side by side
 PAIRED = 4  # of them, for how many pairs of suspects are tried
 SMALL = 130  # numbers of x up to which the true derivative of a changed forward is taken
 DIFFERENTIATED = 3  # on how many cases of each mode and rank
-GRADIENTS = ("dx", "dgamma", "dbeta")
 RUNNING = ("running_mean", "running_var")
 
 # How the backward of a layer whose forward is wrong may go.

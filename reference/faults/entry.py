@@ -16,8 +16,6 @@ GROUP = ("GroupNorm",)
 BATCH = ("BatchNorm",)
 ROWS = ("LayerNorm", "RMSNorm")
 
-GRADIENTS = ("dx", "dgamma", "dbeta")
-
 
 @dataclass(frozen=True)
 class Fault:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from reference.exact import sqrt
-from reference.faults.entry import BATCH, GRADIENTS, Fault, Variant, instead
+from reference.exact import GRADIENTS, sqrt
+from reference.faults.entry import BATCH, Fault, Variant, instead
 
 _RUNNING = "running = (1 - momentum) * running + momentum * batch, the batch's variance unbiased"
 _EVAL = "dx = gamma * dy / sqrt(running_var + eps)  # in eval mode"

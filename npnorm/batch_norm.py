@@ -80,11 +80,11 @@ class BatchNorm(Normalization):
             raise ValueError(f"Expected more than 1 value per channel when training but got x of shape {shape}")
         return kernel.layout((shape[0], 1, channels, space), across_batch=True)
 
-    def _given_statistics(self, dtype: np.dtype) -> tuple[Array, Array] | None:
+    def _given_statistics(self, dtype: np.dtype, layout: kernel.Layout) -> tuple[Array, Array] | None:
         if not self._constant_statistics():
             return None
-        mean = self._parameter("running_mean", dtype, (1, 1, self.num_features, 1))
-        var = self._parameter("running_var", dtype, (1, 1, self.num_features, 1))
+        mean = self._parameter("running_mean", dtype, layout)
+        var = self._parameter("running_var", dtype, layout)
         return None if mean is None or var is None else (mean, var)
 
     def _follow(self, statistics: list[kernel.Statistics], count: int) -> None:
@@ -94,14 +94,14 @@ class BatchNorm(Normalization):
         if count == 0:  # an empty batch is counted and teaches nothing, as in torch
             return
         momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        mean = np.concatenate([part.mean.ravel() for part in statistics])
-        var = np.concatenate([part.var.ravel() for part in statistics])
-        for running, new, weight in (
-            (self.running_mean, mean, momentum),
-            (self.running_var, var, momentum * (count / (count - 1))),  # the unbiased one
+        unbiased = count / (count - 1)
+        for running, parts, weight in (
+            (self.running_mean, [part.mean for part in statistics], momentum),
+            (self.running_var, [part.var for part in statistics], momentum * unbiased),
         ):
+            batch = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
             running *= 1 - momentum
-            running += new * np.float64(weight)
+            running += batch.reshape(-1) * np.float64(weight)
 
     def _constant_statistics(self) -> bool:
         return not self.training and self.running_mean is not None

@@ -18,10 +18,12 @@ c = x - start and delta = mean(c), xhat = (c - delta) * rstd and var = mean(c * 
 long as delta is at most a deviation. So `start` is zero where that is near enough to the mean, and costs nothing; else
 it is the mean as computed from zero. Long sums are cut into short ones.
 
-Speed. Large arrays are bound by memory, so the work goes by tiles that stay in the second-level cache, each swept by
-every operation that can be done before the next is touched, and no array of full size is made but the output and the
-one that backward needs. Sums go through BLAS. Where a row has one gamma (a channel's space, BatchNorm's columns) all
-its factors and terms fold into one factor and one term, and `kept` is c; elsewhere (a row of features) it is xhat.
+Speed. Large arrays are bound by memory, so the work goes by tiles that stay near, in the second-level cache or almost:
+a tile is copied to where its result will be, once, and all else is done there. Statistics that span several tiles need
+a second sweep, which goes backwards, and so does backward, through all of it: what was touched last is nearest. No
+array of full size is made but the output and the one that backward needs. Small arrays are bound by the number of
+calls. Sums go through BLAS. Where a row has one gamma (a channel's space, BatchNorm's columns) all its factors and
+terms fold into one factor and one term, and `kept` is c; elsewhere (a row of features) it is xhat.
 """
 
 from collections.abc import Iterator
@@ -33,13 +35,25 @@ import numpy as np
 
 from npnorm.arguments import Array
 
-TILE = 1 << 16  # numbers in a tile; a few of these fit the second-level cache
+TILE = 5 << 15  # numbers in a tile, about; a few of these fit the second-level cache, or almost
 RUN = 1 << 10  # the most numbers of a row that BLAS adds in one go: a few roundoffs; a shorter tile is all overhead
-ROWS = 1 << 4  # the most rows that BLAS adds in one go
-LONG = 1 << 6  # a row from which it is better not to copy what broadcasts along it
+SHORT = 1 << 7  # the most numbers of a row that a product with a vector may add
+ROWS = 1 << 4  # the most rows that BLAS adds in one go, one after the other
+LONG = 1 << 9  # a row from which it is better not to copy what broadcasts along it
 CACHE_LINE = 64  # bytes
 
-Tile = tuple[slice, slice, slice, slice]
+Slices = tuple[slice, ...]  # empty: all of it
+
+
+class Tile(NamedTuple):
+    """Where a tile is."""
+
+    numbers: Slices  # in a canonical array
+    parameters: Slices  # in what has the shape of gamma
+
+
+Part = tuple[Tile, ...]
+Piece = tuple[Slices, Array, Array]  # parameters, and what a part or tile adds to dbeta and to dgamma of them
 
 
 class Layout:
@@ -50,35 +64,41 @@ class Layout:
         self.shape = shape
         self.across_batch = across_batch
         self.count = batch * space if across_batch else channels * space  # of the numbers that share a mean
-        self.share = 1 / max(self.count, 1)  # of each of them in the mean
+        self.share = 1 / max(self.count, 1)  # of each of them in their mean
         self.folds = across_batch or space > 1
         self.parts = tuple(self._parts()) if prod(shape) else ()
+        tiles = [tile.numbers for part in self.parts for tile in part]
+        self.largest = max((prod(at.stop - at.start for at in tile) for tile in tiles), default=0)
         self.single = len(self.parts) == 1 == len(self.parts[0])
-        self.long_rows = (space if space > 1 else channels) >= LONG and prod(shape) > RUN
+        if self.single:
+            self.parts = ((Tile((), ()),),)
+        self.long_rows = (space if space > 1 else channels) >= LONG
 
-    def _parts(self) -> Iterator[tuple[Tile, ...]]:
+    def _parts(self) -> Iterator[Part]:
         batch, groups, channels, space = self.shape
         if self.across_batch:
-            for k in _cuts(channels, max(TILE // (batch * space), -(-RUN // space))):
-                samples = _cuts(batch, TILE // (space * (k.stop - k.start)))
-                yield tuple((a, slice(0, 1), k, s) for a in samples for s in _cuts(space, TILE))
+            one = slice(0, 1)
+            for k in _cuts(channels, batch * space, least=-(-RUN // space)):
+                samples = _cuts(batch, space * (k.stop - k.start))
+                yield tuple(Tile((a, one, k, s), (one, k)) for a in samples for s in _cuts(space, 1))
             return
         group = channels * space
-        for a in _cuts(batch, TILE // (groups * group)):
-            for g in _cuts(groups, TILE // (group * (a.stop - a.start))):
-                yield tuple((a, g, k, s) for k in _cuts(channels, TILE // space) for s in _cuts(space, TILE))
+        for a in _cuts(batch, groups * group):
+            for g in _cuts(groups, group * (a.stop - a.start)):
+                chunks = _cuts(channels, space * (g.stop - g.start) * (a.stop - a.start))
+                yield tuple(Tile((a, g, k, s), (g, k)) for k in chunks for s in _cuts(space, 1))
 
 
 layout = lru_cache(maxsize=256)(Layout)
 
 
 class Statistics(NamedTuple):
-    """Of one part; shape (A, G, 1, 1), or (1, 1, K, 1) across the batch."""
+    """Of one part; shape (A, G, 1, 1), or (1, 1, K, 1) across the batch. All zero: what RMSNorm has no use for."""
 
     mean: Array
     var: Array  # the mean of the squared distances from `mean`
     rstd: Array
-    delta: Array | None  # `kept` is xhat / rstd + delta; where None, it is xhat
+    delta: Array  # where the layout folds, `kept` is xhat / rstd + delta; elsewhere it is xhat
 
 
 def normalize(
@@ -94,23 +114,35 @@ def normalize(
 ) -> list[Statistics]:
     """y = gamma * xhat + beta with xhat = (x - mean) * rstd and rstd = 1 / sqrt(var + eps); the statistics by part.
 
-    `center=False` leaves the mean out of all of it, as RMSNorm does. `given`, a mean and a variance of shape
-    (1, 1, K, 1), stand in for those of x, as in BatchNorm's eval mode. Writes `y`, which may be x, and `kept`.
+    gamma and beta have shape (G, K, 1). `center=False` leaves the mean out of all of it, as RMSNorm does. `given`, a
+    mean and a variance of gamma's shape, stand in for those of x, as in BatchNorm's eval mode. Writes `y` and `kept`;
+    x may be `y`.
     """
     _prefer_long_rows(layout)
     work = _workspace(layout, x.dtype)
     statistics = []
     for part in layout.parts:
-        found = _statistics(x, kept, work, layout, part, eps, center, given)
-        for tile in part:
-            weight, offset = _of_tile(gamma, tile), _of_tile(beta, tile)
-            z, out = kept[tile], y[tile]
-            if found.delta is not None:
-                scale = found.rstd if weight is None else found.rstd * weight
-                shift = found.delta * scale
+        if given is None:
+            found = _statistics(x, kept, work, layout, part, eps, center)
+        else:
+            mean, var = (array[part[0].parameters][None] for array in given)
+            for at, _ in part:
+                np.subtract(x[at], mean, out=kept[at])
+            found = Statistics(mean, var, _rstd(var + eps), np.zeros_like(mean))
+        rstd, delta = found.rstd, found.delta
+        for at, of in reversed(part):
+            z, out = kept[at], y[at]
+            weight = None if gamma is None else gamma[of]
+            offset = None if beta is None else beta[of]
+            if layout.folds:
+                scale = rstd if weight is None else rstd * weight
+                shift = delta * scale
                 np.multiply(z, scale, out=out)
                 out += np.negative(shift) if offset is None else offset - shift
                 continue
+            if center:
+                z -= delta
+            z *= rstd
             if weight is None:
                 np.copyto(out, z)
             else:
@@ -122,63 +154,41 @@ def normalize(
 
 
 def _statistics(
-    x: Array,
-    kept: Array,
-    work: Array | None,
-    layout: Layout,
-    part: tuple[Tile, ...],
-    eps: float,
-    center: bool,
-    given: tuple[Array, Array] | None,
+    x: Array, kept: Array, work: Array | None, layout: Layout, part: Part, eps: float, center: bool
 ) -> Statistics:
-    """The statistics of a part of x, and its part of `kept`."""
-    if given is not None:
-        mean, var = (array[:, :, part[0][2]] for array in given)
-        for tile in part:
-            np.subtract(x[tile], mean, out=kept[tile])
-        return Statistics(mean, var, _rstd(var + eps), np.zeros_like(mean))
-
-    share = layout.share
-    if not center:
-        var = _total([_shared_sum(layout, x[tile], x[tile], work) for tile in part]) * share
-        rstd = _rstd(var + eps)
-        for tile in part:
-            np.multiply(x[tile], rstd, out=kept[tile])
-        return Statistics(np.zeros_like(var), var, rstd, None)
+    """The statistics of a part of x; puts it into `kept`, less the start that its mean was taken from."""
 
     def moments(start: Array | None) -> tuple[Array, Array]:
-        """The mean and the variance of c = x - start, or of x itself."""
+        """The mean and the variance of c = x - start, or of x itself; c is in `kept`."""
         sums, squares = [], []
-        for tile in part:
-            c = x[tile]
-            if start is not None:
-                c = np.subtract(c, start, out=kept[tile])
-            sums.append(_shared_sum(layout, c))
+        for at, _ in part:
+            c = kept[at]
+            if start is None:
+                np.copyto(c, x[at])
+            else:
+                np.subtract(x[at], start, out=c)
+            if center:
+                sums.append(_shared_sum(layout, c))
             squares.append(_shared_sum(layout, c, c, work))
-            if start is None and layout.folds:
-                np.copyto(kept[tile], c)
-        delta = _total(sums) * share
-        return delta, _total(squares) * share - delta * delta
+        var = _total(squares) * layout.share
+        if not center:
+            return np.zeros_like(var), var
+        delta = _total(sums) * layout.share
+        var -= delta * delta
+        return delta, var
 
-    start = None
-    delta, var = moments(start)
-    if not (delta * delta <= var).all():
+    mean, var = delta, _ = moments(None)
+    if center and not _all(delta * delta <= var):
         start = delta
         delta, var = moments(start)
-        if not (delta * delta <= var + eps).all():  # all equal, or a mean at the edge of the precision, or no number
+        if not _all(delta * delta <= var + eps):  # all equal, or a mean at the edge of the precision, or no number
             start = start + delta
             start[~np.isfinite(start)] = 0  # so that delta is what x has: an infinity stays one, as in torch
             delta, var = moments(start)
             var[np.isnan(var) & np.isfinite(delta)] = np.inf  # its squares overflow
-    np.maximum(var, 0, out=var)
-    mean = delta if start is None else start + delta
-    rstd = _rstd(var + eps)
-    if layout.folds:
-        return Statistics(mean, var, rstd, delta)
-    for tile in part:
-        z = np.subtract(x[tile] if start is None else kept[tile], delta, out=kept[tile])
-        z *= rstd
-    return Statistics(mean, var, rstd, None)
+        np.maximum(var, 0, out=var)
+        mean = start + delta
+    return Statistics(mean, var, _rstd(var + eps), delta)
 
 
 def gradients(
@@ -197,64 +207,80 @@ def gradients(
     is False; dx = rstd * d where mean and variance are `constant`. `dx` may be dy.
     """
     _prefer_long_rows(layout)
-    dgamma, dbeta = np.zeros((2, *layout.shape[1:3]))
     work = _workspace(layout, dy.dtype)
-    share = np.full(layout.shape[1:3], layout.share, dy.dtype) if gamma is None else gamma * layout.share
-    for part, (_, _, rstd, delta) in zip(layout.parts, statistics, strict=True):
-        sums, products = [], []  # of d and of d * xhat, over what shares statistics
-        for tile in part:
-            _, g, k, _ = tile
-            d_sum = _over_space(dy[tile])
-            d_xhat = _over_space(dy[tile], kept[tile], work)
-            if layout.across_batch:
-                sums.append(_over_batch(d_sum))
-                products.append(_over_batch(d_xhat))
-                continue
-            if delta is not None:
-                d_xhat = (d_xhat - delta[..., 0] * d_sum) * rstd[..., 0]
+    dbeta, dgamma = np.zeros((2, *layout.shape[1:3]))
+    shares = np.full(layout.shape[1:3], layout.share, dy.dtype) if gamma is None else gamma[..., 0] * layout.share
+    for part, found in zip(reversed(layout.parts), reversed(statistics), strict=True):
+        rstd = found.rstd
+        source = dy
+        if len(part) == 1:  # all sweeps of it can be where the result is going to be
+            source, at = dx, part[0].numbers
+            np.copyto(dx[at], dy[at])
+        level, slope, pieces = _means(source, kept, work, layout, part, found, shares, center)
+        for of, d_sum, d_xhat in pieces:
             if layout.single:
-                dbeta, dgamma = _over_batch(d_sum), _over_batch(d_xhat)
+                dbeta, dgamma = d_sum, d_xhat
             else:
-                dbeta[g, k] += _over_batch(d_sum)
-                dgamma[g, k] += _over_batch(d_xhat)
-            if not constant:
-                sums.append(_dots(d_sum, share[g, k])[..., None, None])
-                products.append(_dots(d_xhat, share[g, k])[..., None, None])
-        d_mean, d_xhat_mean = _total(sums), _total(products)
-        if layout.across_batch:
-            assert delta is not None
-            k = part[0][2]
-            dbeta[:, k] = d_mean
-            dgamma[:, k] = d_xhat_mean = (d_xhat_mean - delta[0, :, :, 0] * d_mean) * rstd[0, :, :, 0]
-            d_mean, d_xhat_mean = ((share[:, k] * total)[None, ..., None] for total in (d_mean, d_xhat_mean))
-
-        slope = rstd * d_xhat_mean
-        level = rstd * d_mean
-        if delta is not None:
+                dbeta[of] += d_sum
+                dgamma[of] += d_xhat
+        level *= rstd
+        slope *= rstd
+        if layout.folds:
             slope *= rstd
-            level -= slope * delta
-        for tile in part:
-            weight = _of_tile(gamma, tile)
-            d, out = dy[tile], dx[tile]
-            if weight is None:
-                np.multiply(d, rstd, out=out)
-            elif layout.folds:
-                np.multiply(d, rstd * weight, out=out)
-            else:
-                np.multiply(d, weight, out=out)
-                out *= rstd
+            level -= slope * found.delta
+        for at, of in reversed(part):
+            d, out, scale = source[at], dx[at], rstd
+            if gamma is not None:
+                if layout.folds:
+                    scale = rstd * gamma[of]
+                else:
+                    d = np.multiply(d, gamma[of], out=out)
+            np.multiply(d, scale, out=out)
             if constant:
                 continue
-            term = np.multiply(kept[tile], slope, out=_like(out, work))
-            out -= term
+            out -= np.multiply(kept[at], slope, out=_like(out, work))
             if center:
                 out -= level
     return dgamma, dbeta
 
 
-def _cuts(length: int, step: int) -> list[slice]:
-    """Slices of at most `step`, a multiple of `ROWS` where it is larger: sums over the batch then have no remainder."""
-    step = max(1, step if step < ROWS else step - step % ROWS)
+def _means(
+    dy: Array,
+    kept: Array,
+    work: Array | None,
+    layout: Layout,
+    part: Part,
+    found: Statistics,
+    shares: Array,
+    center: bool,
+) -> tuple[Array, Array, list[Piece]]:
+    """mean(d) and mean(d * xhat) of a part, and what it has of dbeta and dgamma."""
+    rstd, delta = found.rstd[..., 0], found.delta[..., 0]
+    sums, products, pieces = [], [], []
+    for at, of in part:
+        d, d_xhat = _over_space(dy[at]), _over_space(dy[at], kept[at], work)
+        if layout.across_batch:
+            sums.append(_over_batch(d))
+            products.append(_over_batch(d_xhat))
+            continue
+        if layout.folds:
+            d_xhat = (d_xhat - delta * d) * rstd
+        pieces.append((of, _over_batch(d), _over_batch(d_xhat)))
+        if center:
+            sums.append(_sum(d, shares[of]))
+        products.append(_sum(d_xhat, shares[of]))
+    d_xhat = _total(products)
+    d = _total(sums) if center else np.zeros_like(d_xhat)
+    if not layout.across_batch:
+        return d[..., None, None], d_xhat[..., None, None], pieces
+    of = part[0].parameters
+    d_xhat = (d_xhat - delta[0] * d) * rstd[0]
+    return (shares[of] * d)[None, ..., None], (shares[of] * d_xhat)[None, ..., None], [(of, d, d_xhat)]
+
+
+def _cuts(length: int, numbers: int, least: int = 1) -> list[slice]:
+    """An axis whose entries hold so many numbers each, cut evenly into slices that come nearest to a tile."""
+    step = max(-(-length // max(1, round(length * numbers / TILE))), least)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
@@ -267,18 +293,19 @@ def _prefer_long_rows(layout: Layout) -> None:
         np.setbufsize(16)
 
 
-def _of_tile(parameter: Array | None, tile: Tile) -> Array | None:
-    return None if parameter is None else parameter[tile[1], tile[2], None]
-
-
 def _workspace(layout: Layout, dtype: np.dtype) -> Array | None:
     """Where products of tiles go, tile after tile; a single one gets fresh memory."""
-    return None if layout.single else room((TILE + RUN,), dtype)
+    return None if layout.single else room((layout.largest,), dtype)
 
 
 def _like(tile: Array, work: Array | None) -> Array | None:
     """Room of the shape of the tile."""
     return None if work is None else work[: tile.size].reshape(tile.shape)
+
+
+def _all(conditions: Array) -> bool:
+    """What `conditions.all()` says, in a third of its time."""
+    return bool(np.count_nonzero(conditions) == conditions.size)
 
 
 def _rstd(var: Array) -> Array:
@@ -291,49 +318,59 @@ def _shared_sum(layout: Layout, a: Array, b: Array | None = None, work: Array | 
     if layout.across_batch:
         return _over_batch(_over_space(a, b, work))[None, ..., None]
     rows = a.reshape(*a.shape[:2], -1)
-    return _dots(rows, _ones(rows.shape[2], a.dtype) if b is None else b.reshape(rows.shape))[..., None, None]
+    return _sum(rows, None if b is None else b.reshape(rows.shape))[..., None, None]
 
 
 def _over_space(a: Array, b: Array | None = None, work: Array | None = None) -> Array:
     """The sum of a tile, or of the product of two, over the last axis; shape (A, G, K)."""
     if a.shape[3] > 1:
-        return _dots(a, _ones(a.shape[3], a.dtype) if b is None else b)
-    if b is None:
-        return a[..., 0]
-    product: Array = np.multiply(a, b, out=_like(a, work))
+        return _sum(a, b)
+    product = a if b is None else np.multiply(a, b, out=_like(a, work))
     return product[..., 0]
 
 
 def _over_batch(a: Array) -> Array:
     """The sum over the first axis of (A, G, K)."""
-    if len(a) == 1:
-        only: Array = a[0].copy()  # `a` may lie in the workspace, or be the caller's
-        return only
-    rows = a.reshape(len(a), -1)
-    if len(rows) <= ROWS:
-        sums = np.asarray(_ones(len(rows), a.dtype).dot(rows))
-    else:
-        whole = len(rows) // ROWS * ROWS
-        sums = _over_batch(_ones(ROWS, a.dtype) @ rows[:whole].reshape(-1, ROWS, rows.shape[1]))
-        if whole < len(rows):
-            sums += _over_batch(rows[whole:])
-    return sums.reshape(a.shape[1:])
+    batch, groups, channels = a.shape
+    width = groups * channels
+    rows = a.reshape(batch, width)
+    while batch > ROWS:  # `many` short sums side by side
+        many, rest = divmod(batch, ROWS)
+        sums = _ones(ROWS, a.dtype).dot(rows[: batch - rest].reshape(ROWS, many * width)).reshape(many, width)
+        if rest:
+            sums[0] += _ones(rest, a.dtype).dot(rows[batch - rest :])
+        rows, batch = sums, many
+    total: Array = _ones(batch, a.dtype).dot(rows).reshape(groups, channels)
+    return total
 
 
-def _dots(a: Array, b: Array) -> Array:
-    """The sum of a * b over the last axis."""
+def _sum(a: Array, b: Array | None = None) -> Array:
+    """The sum of a, or of a * b, over the last axis."""
     length = a.shape[-1]
-    if length <= RUN:
-        sums: Array = np.vecdot(a, b)
-        return sums
-    runs = -(-length // RUN)
-    whole = length // runs * runs
-    a_runs = a[..., :whole].reshape(*a.shape[:-1], runs, -1)
-    b_runs = b[..., :whole].reshape(*b.shape[:-1], runs, -1)
-    sums = _dots(np.vecdot(a_runs, b_runs), _ones(runs, a.dtype))
-    if whole < length:
-        sums += np.vecdot(a[..., whole:], b[..., whole:])
-    return sums
+    if length > RUN:
+        runs = _runs(length)
+        whole = length - length % runs
+        total = _sum(_sum(_cut(a[..., :whole], runs), None if b is None else _cut(b[..., :whole], runs)))
+        if whole < length:
+            total += _sum(a[..., whole:], None if b is None else b[..., whole:])
+        return total
+    if b is not None:
+        return np.asarray(np.vecdot(a, b))
+    if length > SHORT:
+        return np.asarray(np.vecdot(a, _ones(length, a.dtype)))
+    return np.asarray(a.reshape(-1, length).dot(_ones(length, a.dtype))).reshape(a.shape[:-1])
+
+
+def _cut(rows: Array, runs: int) -> Array:
+    """Rows, each as so many runs of the same length."""
+    return rows.reshape(*rows.shape[:-1], runs, -1)
+
+
+@lru_cache(maxsize=64)
+def _runs(length: int) -> int:
+    """Into how many runs a row is cut, without a remainder where a few more do that."""
+    least = -(-length // RUN)
+    return next((runs for runs in range(least, 2 * least) if length % runs == 0), least)
 
 
 def _total(pieces: list[Array]) -> Array:
@@ -349,7 +386,7 @@ def _total(pieces: list[Array]) -> Array:
 def room(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     """An array to write to. A large one starts on a cache line, where stores are up to twice as fast."""
     count = prod(shape)
-    if count < RUN:
+    if count < TILE // 4:
         return np.empty(shape, dtype)
     raw = np.empty(count + CACHE_LINE // dtype.itemsize, dtype)
     start = -raw.__array_interface__["data"][0] % CACHE_LINE // dtype.itemsize

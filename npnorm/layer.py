@@ -66,9 +66,9 @@ class Normalization:
         x = float_array("x", x)
         layout = self._layout(x.shape)
         dtype = _computing_dtype(x.dtype)
-        gamma = self._parameter("gamma", dtype, layout.shape[1:3])
-        beta = self._parameter("beta", dtype, layout.shape[1:3])
-        given = self._given_statistics(dtype)
+        gamma = self._parameter("gamma", dtype, layout)
+        beta = self._parameter("beta", dtype, layout)
+        given = self._given_statistics(dtype, layout)
         kept = self._room(x.shape, dtype)
         source, y = _contiguous(x, dtype)
         statistics = kernel.normalize(
@@ -128,7 +128,7 @@ class Normalization:
         """How an input of `shape` is seen by the kernel; refuses a shape that the layer does not take."""
         raise NotImplementedError
 
-    def _given_statistics(self, dtype: np.dtype) -> tuple[Array, Array] | None:
+    def _given_statistics(self, dtype: np.dtype, layout: kernel.Layout) -> tuple[Array, Array] | None:
         """The mean and the variance to take in place of those of x, as the kernel takes them."""
         return None
 
@@ -142,7 +142,7 @@ class Normalization:
             return memory.kept
         return kernel.room(shape, dtype)
 
-    def _parameter(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> Array | None:
+    def _parameter(self, name: str, dtype: np.dtype, layout: kernel.Layout) -> Array | None:
         """A copy of gamma or beta, or a running statistic, as the kernel takes it."""
         value = getattr(self, name)
         if value is None:
@@ -150,7 +150,7 @@ class Normalization:
         value = float_array(name, value)
         if value.shape != self.parameter_shape:
             raise ValueError(f"Expected {name} to have shape {self.parameter_shape} but got {value.shape}")
-        return value.astype(dtype).reshape(shape)
+        return value.astype(dtype).reshape(*layout.shape[1:3], 1)
 
 
 @lru_cache(maxsize=16)

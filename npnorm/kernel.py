@@ -19,11 +19,11 @@ long as delta is at most a deviation. So `start` is zero where that is near enou
 it is the mean as computed from zero. Long sums are cut into short ones.
 
 Speed. Large arrays are bound by memory, so the work goes by tiles that stay near, in the second-level cache or almost:
-a tile is copied to where its result will be, once, and all else is done there. Statistics that span several tiles need
-a second sweep, which goes backwards, and so does backward, through all of it: what was touched last is nearest. No
-array of full size is made but the output and the one that backward needs. Small arrays are bound by the number of
-calls. Sums go through BLAS. Where a row has one gamma (a channel's space, BatchNorm's columns) all its factors and
-terms fold into one factor and one term, and `kept` is c; elsewhere (a row of features) it is xhat.
+a tile of x is copied once, to where it will be kept, and all else is done there. Statistics that span several tiles
+need a second sweep, which goes backwards, and so does the whole of backward: what was touched last is nearest. No array
+of full size is made but the output and the one that backward needs. Small arrays are bound by the number of calls.
+Sums go through BLAS. Where a row has one gamma (a channel's space, BatchNorm's columns) all its factors and terms fold
+into one factor and one term, and `kept` is c; elsewhere (a row of features) it is xhat.
 """
 
 from collections.abc import Iterator
@@ -212,11 +212,7 @@ def gradients(
     shares = np.full(layout.shape[1:3], layout.share, dy.dtype) if gamma is None else gamma[..., 0] * layout.share
     for part, found in zip(reversed(layout.parts), reversed(statistics), strict=True):
         rstd = found.rstd
-        source = dy
-        if len(part) == 1:  # all sweeps of it can be where the result is going to be
-            source, at = dx, part[0].numbers
-            np.copyto(dx[at], dy[at])
-        level, slope, pieces = _means(source, kept, work, layout, part, found, shares, center)
+        level, slope, pieces = _means(dy, kept, work, layout, part, found, shares, center)
         for of, d_sum, d_xhat in pieces:
             if layout.single:
                 dbeta, dgamma = d_sum, d_xhat
@@ -229,7 +225,7 @@ def gradients(
             slope *= rstd
             level -= slope * found.delta
         for at, of in reversed(part):
-            d, out, scale = source[at], dx[at], rstd
+            d, out, scale = dy[at], dx[at], rstd
             if gamma is not None:
                 if layout.folds:
                     scale = rstd * gamma[of]

@@ -19,8 +19,9 @@ line it writes to first (write = 2):
     torch            x 1, y 2                     dy 1, x 1, dx 2                   7
     npnorm           x 1, copy 2, y 2             dy 1, copy 1, dx 2                9
 
-and NumPy does one operation at a time: LayerNorm sweeps a tile in the second-level cache six times forward, ten times
-backward, GroupNorm and BatchNorm five and six, while torch's loops do their arithmetic as the numbers arrive.
+and NumPy does one operation at a time, so that a tile is swept from the second-level cache once an operation, while
+torch's loops do their arithmetic as the numbers arrive: LayerNorm sweeps it 7 times forward and 10 times backward,
+GroupNorm and BatchNorm of images 5 and 6.
 
 Why a small row may stay above 1. The arithmetic is nothing there, the calls are all: LayerNorm on (4, 8) takes about 20
 NumPy operations forward and 16 backward, of 0.3 to 0.7 us each on a quiet machine, and half as much again in views,

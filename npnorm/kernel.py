@@ -177,7 +177,8 @@ def _statistics(
         var -= delta * delta
         return delta, var
 
-    mean, var = delta, _ = moments(None)
+    delta, var = moments(None)
+    mean = delta
     if center and not _all(delta * delta <= var):
         start = delta
         delta, var = moments(start)
@@ -186,7 +187,7 @@ def _statistics(
             start[~np.isfinite(start)] = 0  # so that delta is what x has: an infinity stays one, as in torch
             delta, var = moments(start)
             var[np.isnan(var) & np.isfinite(delta)] = np.inf  # its squares overflow
-        np.maximum(var, 0, out=var)
+        np.maximum(var, 0, out=var)  # rounding may have left less
         mean = start + delta
     return Statistics(mean, var, _rstd(var + eps), delta)
 

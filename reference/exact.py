@@ -16,10 +16,11 @@ A *change* replaces the value of a step by a function of the pass so far and of 
 is the truth; with one it is the layer that makes one mistake, or follows another convention. That a change is given
 from outside is all that this module knows of mistakes.
 
-Precision. The arithmetic is NumPy's longdouble where that has at least 64 bits of mantissa (x86, or 113 bits); elsewhere,
-where longdouble is float64 or a pair of float64s, it is mpmath's numbers of 113 bits in arrays of objects, some hundred
-times slower and no less right. `WIDE` says which. The mean is corrected once (as npnorm's kernel does, and explains),
-so that no digits are lost at any mean. The tests prove all of it against the definition at 50 digits.
+Precision. The arithmetic is NumPy's longdouble where that has at least 64 bits of mantissa (x86, or 113 bits);
+elsewhere, where longdouble is float64 or a pair of float64s, it is mpmath's numbers in arrays of objects, some hundred
+times slower and no less right: 113 bits of them, from 128, because sums of objects go one by one. `WIDE` says which.
+The mean is corrected once (as npnorm's kernel does, and explains), so that no digits are lost at any mean. The tests
+prove all of it against the definition at 50 digits.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ def sqrt(array: Array) -> Array:
 
 def wide_precision() -> AbstractContextManager[Any]:
     """The context that the wide arithmetic needs: mpmath's precision, and silence where NaN and inf are answers."""
-    return mpmath.workprec(113) if WIDE.kind == "O" else nullcontext()
+    return mpmath.workprec(128) if WIDE.kind == "O" else nullcontext()
 
 
 class View(NamedTuple):

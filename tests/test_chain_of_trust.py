@@ -240,6 +240,13 @@ def test_the_definition_proves_exact(case: Case, arithmetic: str) -> None:
 
 
 @pytest.mark.parametrize("like", LIKES)
+def test_the_definition_proves_exact_on_long_sums(like: str, arithmetic: str) -> None:
+    """Of hundreds of numbers far from zero, whose rounding errors agree in sign where they are added one by one."""
+    for seed in range(4):
+        prove(make(like, (3, 4, 5, 5), axes=4, data="offset 1e2", eps=1e-5, seed=seed), arithmetic, most=2)
+
+
+@pytest.mark.parametrize("like", LIKES)
 @settings(max_examples=settings.default.max_examples // 10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_definition_proves_exact_on_random_cases(like: str, arithmetic: str, data: st.DataObject) -> None:

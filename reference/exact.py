@@ -20,7 +20,7 @@ Precision. The arithmetic is NumPy's longdouble where that has at least 64 bits 
 elsewhere, where longdouble is float64 or a pair of float64s, it is mpmath's numbers in arrays of objects, some hundred
 times slower and no less right: 113 bits of them, from 128, because sums of objects go one by one. `WIDE` says which.
 The mean is corrected once (as npnorm's kernel does, and explains), so that no digits are lost at any mean. The tests
-prove all of it against the definition at 50 digits.
+prove all of it against the definition at 140 digits.
 """
 
 from collections.abc import Callable, Mapping

@@ -340,8 +340,17 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
 
 
 def _conditioning(done: list[Pass]) -> float:
-    """1 + the worst |mean| * rstd, over the calls before too where the last uses what they left."""
+    """1 + the worst |mean| / sqrt(var + eps), over the calls before too where the last uses what they left.
+
+    Where 64 roundoffs of the mean, as it may be off, are a deviation, the layer may find any variance; eps is left.
+    """
     relevant = done if done[-1].tracks else done[-1:]
-    rows = np.concatenate([np.ravel(abs(p.mean) * p.rstd).astype(np.float64) for p in relevant])
-    worst = float(np.max(rows, initial=0, where=np.isfinite(rows)))
+    u = roundoff(np.result_type(done[-1].case.dtype, np.float32))  # float16 is computed in float32
+    worst = 0.0
+    for p in relevant:
+        mean = np.ravel(abs(p.mean)).astype(np.float64)
+        rows = np.ravel(abs(p.mean) * p.rstd).astype(np.float64)
+        if not p.constant:
+            rows = np.where(64 * u * rows < 1, rows, mean / np.sqrt(p.case.eps))
+        worst = max(worst, float(np.max(rows, initial=0, where=np.isfinite(rows))))
     return 1 + worst

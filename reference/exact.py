@@ -346,11 +346,8 @@ def _conditioning(done: list[Pass]) -> float:
     """
     relevant = done if done[-1].tracks else done[-1:]
     u = roundoff(np.result_type(done[-1].case.dtype, np.float32))  # float16 is computed in float32
-    worst = 0.0
-    for p in relevant:
-        mean = np.ravel(abs(p.mean)).astype(np.float64)
-        rows = np.ravel(abs(p.mean) * p.rstd).astype(np.float64)
-        if not p.constant:
-            rows = np.where(64 * u * rows < 1, rows, mean / np.sqrt(p.case.eps))
-        worst = max(worst, float(np.max(rows, initial=0, where=np.isfinite(rows))))
+    means = np.concatenate([np.ravel(abs(p.mean)).astype(np.float64) for p in relevant])
+    rows = np.concatenate([np.ravel(abs(p.mean) * p.rstd).astype(np.float64) for p in relevant])
+    rows = np.where(64 * u * rows < 1, rows, means / np.sqrt(done[-1].case.eps))
+    worst = float(np.max(rows, initial=0, where=np.isfinite(rows)))
     return 1 + worst

@@ -325,6 +325,22 @@ def test_the_scale_is_the_sum_of_the_magnitudes_of_the_terms(like: str, data: st
     assert got.conditioning == pytest.approx(1 + worst, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "data", "least", "most"),
+    [
+        ("float16", "offset 1e2", 50, 200),  # computed in float32, which sees the variance well
+        ("float32", "offset 1e4", 5e3, 2e4),
+        ("float32", "offset 1e6", 1e8, 1e9),  # 64 roundoffs of the mean are 4 deviations: |mean| / sqrt(eps)
+        ("float64", "offset 1e6", 5e5, 2e6),
+    ],
+)
+def test_where_the_mean_drowns_the_variance_eps_alone_conditions(
+    dtype: str, data: str, least: float, most: float
+) -> None:
+    truth = exact.truth(make("LayerNorm", (3, 50), dtype=dtype, data=data, eps=1e-5))
+    assert least < truth.conditioning < most
+
+
 # --- exact judges torch and npnorm ------------------------------------------------------------------------------------
 
 

@@ -114,7 +114,7 @@ def normalize(
 ) -> list[Statistics]:
     """y = gamma * xhat + beta with xhat = (x - mean) * rstd and rstd = 1 / sqrt(var + eps); the statistics by part.
 
-    gamma and beta have shape (G, K, 1). `center=False` leaves the mean out of all of it, as RMSNorm does. `given`, a
+    gamma and beta come as (G, K, 1). `center=False` leaves the mean out of all of it, as RMSNorm does. `given`, a
     mean and a variance of gamma's shape, stand in for those of x, as in BatchNorm's eval mode. Writes `y` and `kept`;
     x may be `y`.
     """
@@ -347,7 +347,7 @@ def _sum(a: Array, b: Array | None = None) -> Array:
     if length > RUN:
         runs = _runs(length)
         whole = length - length % runs
-        total = _sum(_sum(_cut(a[..., :whole], runs), None if b is None else _cut(b[..., :whole], runs)))
+        total = _sum(_sum(_in_runs(a[..., :whole], runs), None if b is None else _in_runs(b[..., :whole], runs)))
         if whole < length:
             total += _sum(a[..., whole:], None if b is None else b[..., whole:])
         return total
@@ -358,7 +358,7 @@ def _sum(a: Array, b: Array | None = None) -> Array:
     return np.asarray(a.reshape(-1, length).dot(_ones(length, a.dtype))).reshape(a.shape[:-1])
 
 
-def _cut(rows: Array, runs: int) -> Array:
+def _in_runs(rows: Array, runs: int) -> Array:
     """Rows, each as so many runs of the same length."""
     return rows.reshape(*rows.shape[:-1], runs, -1)
 

@@ -102,11 +102,16 @@ class Case:
         return dict(self.config)
 
     @property
+    def computing_dtype(self) -> np.dtype:
+        """What torch and npnorm compute in: float32 for float16."""
+        return np.result_type(self.dtype, np.float32)
+
+    @property
     def eps(self) -> float:
         """The number that is added to the variance."""
         eps = self.options.get("eps", DEFAULT_EPS[self.like])
         if eps is None:  # torch: the machine epsilon of the dtype that RMSNorm computes in
-            eps = np.finfo(np.result_type(self.dtype, np.float32)).eps
+            eps = np.finfo(self.computing_dtype).eps
         return float(eps)
 
     @property

@@ -38,6 +38,7 @@ from reference.compare import roundoff
 
 GRADIENTS = ("dx", "dgamma", "dbeta")
 QUANTITIES = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
+MEAN_IS_OFF = 64  # roundoffs of |x|, at most, in a right layer
 
 Change = Callable[["Pass", Any], Any]
 Changes = Mapping[str, tuple[Change, ...]]
@@ -321,8 +322,8 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
     for q in done:
         if q.follows:
             mean = (1 - q.fraction) * mean + q.fraction * q.average(abs(q.x))
-            # a mean that is off by 64 roundoffs, as it may be, leaves 64 * u * |x| in each distance, to be squared
-            var = (1 - q.fraction) * var + q.fraction * (q.stored_var + 64**2 * u * q.average(q.x**2))
+            # what the mean may be off by is left in each distance, to be squared
+            var = (1 - q.fraction) * var + q.fraction * (q.stored_var + MEAN_IS_OFF**2 * u * q.average(q.x**2))
     # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
     xhat = (abs(p.x) + mean) * p.rstd if p.constant else abs(p.xhat)
     size, magnitude, d, shape = np.maximum(xhat, 1), abs(p.dy), abs(p.d), p.input_shape
@@ -342,12 +343,13 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
 def _conditioning(done: list[Pass]) -> float:
     """1 + the worst |mean| / sqrt(var + eps), over the calls before too where the last uses what they left.
 
-    Where 64 roundoffs of the mean, as it may be off, are a deviation, the layer may find any variance; eps is left.
+    Where what the mean may be off by is a deviation, a layer may find any variance; eps is left.
     """
     relevant = done if done[-1].tracks else done[-1:]
-    u = roundoff(np.result_type(done[-1].case.dtype, np.float32))  # float16 is computed in float32
     means = np.concatenate([np.ravel(abs(p.mean)).astype(np.float64) for p in relevant])
     rows = np.concatenate([np.ravel(abs(p.mean) * p.rstd).astype(np.float64) for p in relevant])
-    rows = np.where(64 * u * rows < 1, rows, means / np.sqrt(done[-1].case.eps))
+    case = done[-1].case
+    off = MEAN_IS_OFF * roundoff(case.computing_dtype)
+    rows = np.where(off * rows < 1, rows, means / np.sqrt(case.eps))
     worst = float(np.max(rows, initial=0, where=np.isfinite(rows)))
     return 1 + worst

@@ -49,12 +49,25 @@ everything = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in (("TILE", TILE), ("RUN", RUN), ("ROWS", ROWS)):
-        monkeypatch.setattr(kernel, name, value)
-    kernel.layout.cache_clear()
-    yield
-    kernel.layout.cache_clear()
+def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Sets the sizes that the kernel cuts by; what it remembers of other sizes is forgotten, before and after."""
+
+    def forget() -> None:
+        kernel.layout.cache_clear()
+        kernel._runs.cache_clear()
+
+    def by(**sizes: int) -> None:
+        for name, size in sizes.items():
+            monkeypatch.setattr(kernel, name, size)
+        forget()
+
+    yield by
+    forget()
+
+
+@pytest.fixture
+def small_tiles(cut: Callable[..., None]) -> None:
+    cut(TILE=TILE, RUN=RUN, ROWS=ROWS)
 
 
 def build(name: str, shape: Shape, dtype: str = "float64") -> Any:
@@ -228,14 +241,12 @@ def test_equal_terms_do_not_drift(shape: Shape, normal: Callable[..., Array]) ->
         assert error <= 16
 
 
-def test_the_sums_of_many_tiles_do_not_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sums_of_many_tiles_do_not_drift(cut: Callable[..., None]) -> None:
     """Hundreds of tiles, each with the same sum: adding those up in float32 would round the same way each time."""
-    monkeypatch.setattr(kernel, "TILE", 1 << 10)
-    kernel.layout.cache_clear()
+    cut(TILE=1 << 10)
     shape = (3, 8, 96, 1001)
     x = np.random.default_rng(11).normal(size=shape).astype("float32")
     errors = worst_errors("BatchNorm", shape, build("BatchNorm", shape, "float32"), x, np.full_like(x, 0.7))
-    kernel.layout.cache_clear()
     assert max(errors.values()) <= 16, errors
 
 
@@ -293,10 +304,9 @@ def peak(work: Callable[[], Array]) -> tuple[int, Array]:
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_no_full_size_temporaries(name: str, normal: Callable[..., Array], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward makes y and what backward needs, once; backward makes dx. The rest, a product and the sums of tiles, is small."""
-    monkeypatch.setattr(kernel, "TILE", 1 << 15)
-    kernel.layout.cache_clear()
+def test_no_full_size_temporaries(name: str, normal: Callable[..., Array], cut: Callable[..., None]) -> None:
+    """Forward makes y and what backward needs, once; backward makes dx. The rest is a tile's product, and tiles' sums."""
+    cut(TILE=1 << 15)
     shape = LARGE[name]
     x = normal(shape, 7, "float32")
     layer = build(name, shape, "float32")
@@ -308,7 +318,6 @@ def test_no_full_size_temporaries(name: str, normal: Callable[..., Array], monke
     assert first <= 2 * x.nbytes + tiles
     assert second <= x.nbytes + tiles, "what backward needs did not go where the last forward had it"
     assert backward <= x.nbytes + tiles
-    kernel.layout.cache_clear()
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 2), (6, 4, 5), (64, 32, 64)], ids=str)

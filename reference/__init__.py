@@ -1,15 +1,40 @@
-"""What a layer is held against, and the verdict: `check` and the doors to it.
+"""What a layer is held against, and the verdict: `check` and the other entry points.
 
     from reference import check
     report = check(MyGroupNorm)      # a class or factory with torch's keywords
     print(report)                    # what is wrong, by name; the smallest failing case
 
-This package never imports the layers it judges.
+This package never imports the layers it judges. Its names are loaded when they are first used, so that importing it
+costs nothing.
 """
 
-from reference.checks import check
-from reference.coverage import Refused
-from reference.result import Report
-from reference.testing import assert_matches, from_functions, parametrize_with_checks
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reference.checks import check
+    from reference.reporting.report import Report
+    from reference.subjects.discovery import Refused
+    from reference.subjects.functions import from_functions
+    from reference.testing import assert_matches, parametrize_with_checks
+
+_HOME = {
+    "Refused": "reference.subjects.discovery",
+    "Report": "reference.reporting.report",
+    "assert_matches": "reference.testing",
+    "check": "reference.checks",
+    "from_functions": "reference.subjects.functions",
+    "parametrize_with_checks": "reference.testing",
+}
 
 __all__ = ["Refused", "Report", "assert_matches", "check", "from_functions", "parametrize_with_checks"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

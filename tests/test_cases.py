@@ -13,25 +13,13 @@ import pytest
 from hypothesis import Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
-from reference import torch_layers
-from reference.cases import (
-    AFFINE_VALUES,
-    DATA,
-    DTYPES,
-    KEYWORDS,
-    LARGE,
-    LAYOUTS,
-    LIKES,
-    RANKS,
-    REQUIRED,
-    TINY,
-    Case,
-    Scope,
-    cases,
-    make,
-)
+from reference.cases.case import AFFINE_VALUES, DATA, DTYPES, LARGE, LAYOUTS, TINY, Case, make
+from reference.cases.scope import Scope
+from reference.cases.strategies import cases
+from reference.kinds import KINDS, kind_named
+from reference.truth import torch_layers
 
-every_like = pytest.mark.parametrize("like", LIKES)
+every_like = pytest.mark.parametrize("like", KINDS)
 
 
 def drawn(scope: Scope, seeds: int, each: int = 100) -> list[Case]:
@@ -46,7 +34,7 @@ def drawn(scope: Scope, seeds: int, each: int = 100) -> list[Case]:
 @pytest.fixture(scope="module")
 def draws() -> dict[str, list[Case]]:
     """Three hundred cases of the full scope of each layer."""
-    return {like: drawn(Scope.full(like), seeds=3) for like in LIKES}
+    return {like: drawn(Scope.full(KINDS[like]), seeds=3) for like in KINDS}
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -216,7 +204,7 @@ def test_gamma_and_beta_follow_their_recipe(values: str) -> None:
 )
 def test_a_case_knows_its_parameters(case: Case, has_gamma: bool, has_beta: bool, shape: tuple[int, ...]) -> None:
     assert (case.has_gamma, case.has_beta, case.parameter_shape) == (has_gamma, has_beta, shape)
-    layer = torch_layers.LAYERS[case.like](**case.options)
+    layer = torch_layers.LAYERS[case.kind.name](**case.options)
     for got, theirs in zip(case.parameters(), (layer.gamma, layer.beta), strict=True):
         assert (got is None) == (theirs is None)
         assert got is None or got.shape == theirs.shape == shape
@@ -230,7 +218,7 @@ def test_eps_is_what_torch_takes(dtype: str) -> None:
     assert make("RMSNorm", (2, 3), dtype=dtype, eps=0.5).eps == 0.5
     assert make("LayerNorm", (2, 3), dtype=dtype).eps == 1e-5
     case = make("RMSNorm", (2, 3), dtype=dtype, elementwise_affine=False)
-    y = torch_layers.RMSNorm(3)(np.full((2, 3), 2.0**-12, dtype))
+    y = torch_layers.LAYERS["RMSNorm"](3)(np.full((2, 3), 2.0**-12, dtype))
     expected = 2.0**-12 / np.sqrt(2.0**-24 + case.eps)
     assert y == pytest.approx(np.full((2, 3), expected), rel=4 * float(np.finfo(dtype).eps))
 
@@ -283,7 +271,7 @@ def test_a_case_in_one_line() -> None:
 def test_make_sorts_options_from_fields(case: Case, options: dict[str, Any]) -> None:
     assert case.options == options
     assert list(case.config) == sorted(options.items())
-    assert set(options) <= set(KEYWORDS[case.like])
+    assert set(options) <= set(case.kind.keywords)
 
 
 def test_make_refuses_what_neither_case_nor_layer_has() -> None:
@@ -296,7 +284,7 @@ def test_a_case_is_a_value(like: str) -> None:
     one, same, other = make(like, (2, 4, 3)), make(like, (2, 4, 3)), make(like, (2, 4, 3), seed=1)
     assert one == same != other
     assert len({one, same, other}) == 2
-    assert eval(repr(one), {"Case": Case}) == one
+    assert eval(repr(one), {"Case": Case, "kind_named": kind_named}) == one
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------------
@@ -306,7 +294,7 @@ def test_a_case_is_a_value(like: str) -> None:
 @settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_torch_accepts_every_case_that_is_drawn(like: str, data: st.DataObject) -> None:
-    case = data.draw(cases(Scope.full(like)))
+    case = data.draw(cases(Scope.full(KINDS[like])))
     layer = torch_layers.LAYERS[like](**case.options)
     for call in range(case.calls):
         layer.training = case.training or call < case.calls - 1
@@ -314,14 +302,14 @@ def test_torch_accepts_every_case_that_is_drawn(like: str, data: st.DataObject) 
         assert layer.forward(x).shape == x.shape
         assert layer.backward(dy).shape == dy.shape
     assert "\n" not in str(case)
-    assert not Scope.full(like).lacks(case)
+    assert not Scope.full(KINDS[like]).lacks(case)
 
 
 @every_like
 def test_no_rank_is_absent_and_2d_and_4d_are_common(like: str, draws: dict[str, list[Case]]) -> None:
     ranks = Counter(len(case.shape) for case in draws[like])
-    assert ranks.keys() == set(RANKS[like])
-    for rank in {2, 4} & set(RANKS[like]):
+    assert ranks.keys() == set(KINDS[like].ranks)
+    for rank in {2, 4} & set(KINDS[like].ranks):
         assert ranks[rank] >= len(draws[like]) / 8
 
 
@@ -346,7 +334,7 @@ def test_every_value_is_drawn(like: str, field: str, draws: dict[str, list[Case]
 
 @every_like
 def test_every_option_is_drawn(like: str, draws: dict[str, list[Case]]) -> None:
-    optional = set(KEYWORDS[like]) - set(REQUIRED[like])
+    optional = set(KINDS[like].optional)
     for keyword in optional:
         values = {case.options[keyword] for case in draws[like] if keyword in case.options}
         assert values, keyword
@@ -379,9 +367,11 @@ def test_the_sizes_that_hide_mistakes_are_not_the_only_ones(like: str, draws: di
 @every_like
 def test_the_simplest_case_comes_first(like: str) -> None:
     """What a failing draw shrinks to: plain values, so that whatever is not plain matters."""
-    (simplest,) = drawn(Scope.full(like), seeds=1, each=1)
+    (simplest,) = drawn(Scope.full(KINDS[like]), seeds=1, each=1)
     if like == "LayerNorm":  # of two choices more or less, the fewer count as simpler
-        simplest = find(cases(Scope.full(like)), lambda case: True, settings=settings(database=None, deadline=None))
+        simplest = find(
+            cases(Scope.full(KINDS[like])), lambda case: True, settings=settings(database=None, deadline=None)
+        )
     assert (simplest.dtype, simplest.data, simplest.layout, simplest.seed) == ("float64", "unit", "C", 0)
     assert (simplest.calls, simplest.overwrite, simplest.resize, simplest.training) == (1, "", False, True)
     assert simplest.has_gamma
@@ -411,7 +401,7 @@ NARROW = [  # a scope, a case outside it, and what it lacks
     ("like", "changes", "outside", "reason"), [pytest.param(*row, id=f"{row[0]}-{row[3]}") for row in NARROW]
 )
 def test_what_a_scope_lacks_is_not_drawn(like: str, changes: dict[str, Any], outside: Case, reason: str) -> None:
-    scope = dataclasses.replace(Scope.full(like), **changes)
+    scope = dataclasses.replace(Scope.full(KINDS[like]), **changes)
     assert scope.lacks(outside) == reason
-    assert Scope.full(like).lacks(outside) == ""
+    assert Scope.full(KINDS[like]).lacks(outside) == ""
     assert [case for case in drawn(scope, seeds=1, each=40) if scope.lacks(case)] == []

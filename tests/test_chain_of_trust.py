@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 
 import npnorm
-from reference import exact, torch_layers
-from reference.cases import LIKES, Case, Scope, cases, make
-from reference.compare import compare, roundoff
+from reference.cases.case import Case, make
+from reference.cases.scope import Scope
+from reference.cases.strategies import cases
+from reference.kinds import KINDS
+from reference.truth import arithmetic as wide_arithmetic
+from reference.truth import exact, torch_layers
+from reference.truth.compare import compare, roundoff
 
 DIGITS = 140  # an x of 1e60 and the step beside it take 82 of them
 STEP = mpf(10) ** -22  # of the difference quotients; at a mean of 1e6 deviations 40 digits of a derivative are right
@@ -28,7 +32,7 @@ STEP = mpf(10) ** -22  # of the difference quotients; at a mean of 1e6 deviation
 
 def sharing_key(case: Case, index: tuple[int, ...]) -> tuple[int, ...]:
     """The same for all entries of x that share a mean and a variance, and for no other entry."""
-    match case.like:
+    match case.kind.name:
         case "GroupNorm":
             return (index[0], index[1] // (case.options["num_channels"] // case.options["num_groups"]))
         case "InstanceNorm":
@@ -40,7 +44,7 @@ def sharing_key(case: Case, index: tuple[int, ...]) -> tuple[int, ...]:
 
 def parameter_key(case: Case, index: tuple[int, ...]) -> tuple[int, ...]:
     """Which gamma and beta belong to an entry of x."""
-    if case.like in ("LayerNorm", "RMSNorm"):
+    if case.kind.name in ("LayerNorm", "RMSNorm"):
         return index[len(index) - len(case.parameter_shape) :]
     return index[1:2]
 
@@ -51,7 +55,7 @@ def numbers(array: np.ndarray) -> dict[tuple[int, ...], mpf]:
 
 
 def eps_of(case: Case) -> mpf:
-    eps = case.options.get("eps", None if case.like == "RMSNorm" else 1e-5)
+    eps = case.options.get("eps", None if case.kind.name == "RMSNorm" else 1e-5)
     return mpf(2) ** {"float64": -52, "float32": -23}[case.dtype] if eps is None else mpf(eps)
 
 
@@ -73,7 +77,7 @@ class Definition:
         gamma, beta = case.parameters()
         self.gamma = ones if gamma is None else numbers(gamma)
         self.beta = zeros if beta is None else numbers(beta)
-        tracks = case.like == "BatchNorm" and case.options.get("track_running_stats", True)
+        tracks = case.kind.name == "BatchNorm" and case.options.get("track_running_stats", True)
         self.running = {key: (mpf(0), mpf(1)) for key in np.ndindex(case.parameter_shape)} if tracks else None
         for call in range(case.calls):
             x, dy = case.arrays(call)
@@ -90,7 +94,7 @@ class Definition:
             return self.given_statistics
         found = {}
         for key, values in self.shared(x).items():
-            mean = mpf(0) if self.case.like == "RMSNorm" else sum(values) / len(values)
+            mean = mpf(0) if self.case.kind.name == "RMSNorm" else sum(values) / len(values)
             found[key] = (mean, sum((value - mean) ** 2 for value in values) / len(values))
         return found
 
@@ -192,7 +196,7 @@ SLOTS = {  # every layer, its options, and what makes its numbers hard
 }
 HARD = {
     f"{like}, {data}, {dtype}": make(like, (3, 2, 4), axes=2, data=data, dtype=dtype, eps=1e-5)
-    for like in LIKES
+    for like in KINDS
     for data in ("offset 1e6", "constant", "small", "tiny", "large")
     for dtype in ("float64", "float32")
 }
@@ -201,9 +205,9 @@ HARD = {
 @pytest.fixture(params=["longdouble", "mpmath"])
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """`exact` in its fast arithmetic, and in the one that it falls back to; the name of it."""
-    if request.param == "longdouble" and not exact.LONGDOUBLE_IS_WIDE:
+    if request.param == "longdouble" and not wide_arithmetic.LONGDOUBLE_IS_WIDE:
         pytest.skip("longdouble is no wider than float64 here")
-    monkeypatch.setattr(exact, "WIDE", np.dtype(np.longdouble if request.param == "longdouble" else object))
+    monkeypatch.setattr(wide_arithmetic, "WIDE", np.dtype(np.longdouble if request.param == "longdouble" else object))
     return str(request.param)
 
 
@@ -240,23 +244,26 @@ def test_the_definition_proves_exact(case: Case, arithmetic: str) -> None:
     prove(case, arithmetic)
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_the_definition_proves_exact_on_long_sums(like: str, arithmetic: str) -> None:
     """Of hundreds of numbers far from zero, whose rounding errors agree in sign where they are added one by one."""
     for seed in range(4):
         prove(make(like, (3, 4, 5, 5), axes=4, data="offset 1e2", eps=1e-5, seed=seed), arithmetic, most=2)
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 @settings(max_examples=settings.default.max_examples // 10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_definition_proves_exact_on_random_cases(like: str, arithmetic: str, data: st.DataObject) -> None:
-    prove(data.draw(cases(Scope.full(like))), arithmetic, most=4)
+    prove(data.draw(cases(Scope.full(KINDS[like]))), arithmetic, most=4)
 
 
 def test_the_proof_sees_a_wrong_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 roundoffs of the wide arithmetic too much in y, and the proof fails by name."""
-    case, unit = make("LayerNorm", (2, 3)), np.finfo(exact.WIDE if exact.LONGDOUBLE_IS_WIDE else float).eps / 2
+    case, unit = (
+        make("LayerNorm", (2, 3)),
+        np.finfo(wide_arithmetic.WIDE if wide_arithmetic.LONGDOUBLE_IS_WIDE else float).eps / 2,
+    )
     right = exact.truth(case)
     wrong = right._replace(exact={**right.exact, "y": right.exact["y"] + 64 * unit * right.scale["y"]})
     monkeypatch.setattr(exact, "truth", lambda case: wrong)
@@ -264,7 +271,7 @@ def test_the_proof_sees_a_wrong_last_digit(monkeypatch: pytest.MonkeyPatch) -> N
         prove(case, "longdouble")
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_the_complex_step_agrees_with_the_backward_steps(like: str, arithmetic: str) -> None:
     """`derivative` differentiates the forward steps alone: of unchanged ones it finds what the proof above found."""
     affine = {"affine": True} if like == "InstanceNorm" else {}
@@ -288,7 +295,7 @@ def test_the_complex_step_sees_a_change_of_the_forward_and_none_of_the_backward(
 # --- the scale and the conditioning, entry by entry -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 @pytest.mark.parametrize("data", ["shifted", "small", "offset 1e4"])
 def test_the_scale_is_the_sum_of_the_magnitudes_of_the_terms(like: str, data: str) -> None:
     case = make(like, (3, 4, 2), groups=2, axes=2, data=data)
@@ -380,13 +387,13 @@ def judge_torch(case: Case) -> None:
     tolerances = dict.fromkeys(exact.QUANTITIES, allowed) | {"dx": allowed**2 / 64}
     if case.data == "constant":  # what torch finds for the variance is the square of what its mean is off by
         tolerances["running_var"] = allowed**2
-    judge(torch_layers.LAYERS[case.like](**case.options), case, tolerances)
+    judge(torch_layers.LAYERS[case.kind.name](**case.options), case, tolerances)
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 @given(data=st.data())
 def test_exact_judges_torch(like: str, data: st.DataObject) -> None:
-    judge_torch(data.draw(cases(Scope.full(like))))
+    judge_torch(data.draw(cases(Scope.full(KINDS[like]))))
 
 
 def test_a_variance_below_the_roundoff_of_the_mean_is_lost_to_torch_and_no_mistake() -> None:
@@ -394,17 +401,17 @@ def test_a_variance_below_the_roundoff_of_the_mean_is_lost_to_torch_and_no_mista
     judge_torch(make("LayerNorm", (3, 2), dtype="float32", data="offset 1e6", eps=1e-8, seed=24))
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 @given(data=st.data())
 def test_exact_judges_npnorm(like: str, data: st.DataObject) -> None:
     """16 roundoffs, whatever the conditioning."""
-    case = data.draw(cases(Scope.full(like)))
+    case = data.draw(cases(Scope.full(KINDS[like])))
     judge(getattr(npnorm, like)(**case.options), case, dict.fromkeys(exact.QUANTITIES, 16))
 
 
 TABLE = [
     pytest.param(like, shape, id=f"{like}-{len(shape)}D")
-    for like in LIKES
+    for like in KINDS
     for shape in ((3, 8), (3, 8, 5), (3, 8, 5, 4), (2, 8, 3, 2, 4))
     if not (like == "InstanceNorm" and len(shape) == 2)
 ]

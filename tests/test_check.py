@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 import npnorm
-from reference import Refused, check, torch_layers
-from reference.cases import LIKES
-from reference.checks import infer_like
-from reference.probes import probes
-from reference.search import accepted_changes
-from reference.subject import Subject
-from reference.verdict import TORCH, Convention, judge
+from reference import Refused, check
+from reference.cases.probes import probes
+from reference.checks import kind_of
+from reference.diagnosis.conventions import accepted_convention
+from reference.kinds import KINDS
+from reference.subjects.guard import Clock
+from reference.subjects.subject import Subject
+from reference.truth import torch_layers
+from reference.truth.convention import TORCH
+from reference.truth.verdict import judge
 
 MOST = 16.0  # units: what npnorm's layers are held to, at any mean
 
@@ -30,7 +33,7 @@ def quick(layer, like=None, **options):
 # --- right layers -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_npnorm_passes_within_16_units(like):
     report = check(getattr(npnorm, like), examples=60)
     assert report.passed, report
@@ -46,7 +49,7 @@ def test_npnorm_passes_within_16_units(like):
     )
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_torchs_own_layers_pass(like):
     report = check(torch_layers.LAYERS[like], examples=5)
     assert report.passed, report
@@ -187,13 +190,13 @@ NAMES = {
 
 @pytest.mark.parametrize(("name", "like"), NAMES.items(), ids=NAMES)
 def test_name_tells_which_layer_it_is(name, like):
-    assert infer_like(name) == like
+    assert kind_of(name).name == like
 
 
 @pytest.mark.parametrize("name", ["Norm", "", "LayerNormOrRMSNorm"])
 def test_name_that_tells_none_or_two(name):
     with pytest.raises(Refused, match="say which with like=, one of"):
-        infer_like(name)
+        kind_of(name)
 
 
 # --- the failing case -------------------------------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def test_counterexample_is_small_and_fails():
     assert prod(case.shape) <= 4
     assert case.options["num_channels"] > case.options["num_groups"]
     assert (case.calls, case.layout, case.dy_layout, case.overwrite) == (1, "C", "C", "")
-    assert judge(Subject(WideGroupNorm, "GroupNorm", "it"), case, TORCH).wrong == ("dx",)
+    assert judge(Subject(WideGroupNorm, KINDS["GroupNorm"], "it"), case, TORCH).wrong == ("dx",)
     (comparison,) = report.counterexample.comparisons
     assert comparison.quantity == "dx"
     assert comparison.error > comparison.tolerance
@@ -229,7 +232,7 @@ def test_worst_entries_are_those_of_the_arrays():
     example = quick(OneEntryLayerNorm, ndims=[2]).counterexample
     x, dy = example.case.arrays()
     gamma, beta = example.case.parameters()
-    layer = torch_layers.LayerNorm(**example.case.options)
+    layer = torch_layers.LAYERS["LayerNorm"](**example.case.options)
     layer.gamma, layer.beta = gamma, beta
     layer.forward(x)
     expected = layer.backward(dy)
@@ -443,8 +446,9 @@ def test_mistake_beside_an_accepted_convention_is_caught(id, layer):
 @pytest.mark.parametrize("id", [id for id in CONVENTIONS if id != "eps-argument-ignored"])
 def test_right_layer_does_not_follow_an_accepted_convention(id):
     """What is accepted is what the layer is held to: torch's own choice is then the difference."""
-    subject, convention = Subject(npnorm.BatchNorm, "BatchNorm", "it"), Convention(accepted_changes([id], "BatchNorm"))
-    wrong = {name for case in probes("BatchNorm", (2,)) for name in judge(subject, case, convention).wrong}
+    subject = Subject(npnorm.BatchNorm, KINDS["BatchNorm"], "it")
+    convention = accepted_convention(subject, [id], [], Clock(60))
+    wrong = {name for case in probes(KINDS["BatchNorm"], (2,)) for name in judge(subject, case, convention).wrong}
     assert CONVENTIONS[id][1] <= wrong
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference.__main__ import main
-from reference.cases import KEYWORDS, LIKES
-from reference.faults import FAULTS
+from reference.command.main import main
+from reference.diagnosis.faults import FAULTS
+from reference.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -165,7 +165,7 @@ def test_unusable_one_among_several_is_2_and_the_others_are_checked(run):
 def test_no_subject_means_npnorms_own(run):
     code, out, _ = run("--examples", "0")
     assert code == 0
-    assert re.findall(r"^(\w+): \d+ cases$", out, flags=re.M) == list(LIKES)
+    assert re.findall(r"^(\w+): \d+ cases$", out, flags=re.M) == list(KINDS)
     assert out.count("PASS  ") == 5
 
 
@@ -309,7 +309,7 @@ FIGURES = {
     "torch_error": NUMBER,
     "cases": int,
 }
-FAULT = {"id": str, "class": str, "quantities": list, "summary": str, "mend": str, "evidence": str}
+FAULT = {"id": str, "class": str, "quantities": list, "summary": str, "fix": str, "evidence": str}
 EXAMPLE = {
     "case": str, "like": str, "shape": list, "config": dict, "dtype": str, "data": str, "seed": int, "training": bool,
     "calls": int, "messages": list, "script": str,
@@ -346,11 +346,11 @@ def written(run, folder):
     return strict_json(folder / "out.json")
 
 
-def test_json_is_schema_1(written):
+def test_json_is_schema_2(written):
     import torch
 
     assert list(written) == ["schema", "numpy", "torch", "seed", "subjects"]
-    assert (written["schema"], written["seed"]) == (1, 4)
+    assert (written["schema"], written["seed"]) == (2, 4)
     assert written["numpy"] == np.__version__
     assert written["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     right, wrong, nan = written["subjects"]
@@ -376,7 +376,7 @@ def test_json_is_schema_1(written):
 
 def test_json_has_a_case_that_can_be_made_again(written):
     example = written["subjects"][1]["counterexample"]
-    assert example["config"].keys() <= set(KEYWORDS["LayerNorm"])
+    assert example["config"].keys() <= set(KINDS["LayerNorm"].keywords)
     assert all(isinstance(size, int) for size in example["shape"])
     assert str(tuple(example["shape"])) in example["case"]
     assert example["messages"][0].startswith("dx: got ")
@@ -402,7 +402,7 @@ def test_json_takes_the_place_of_an_older_file(run, folder):
     (folder / "out.json").write_text("older " * 10_000)
     (folder / "out.json").chmod(0o600)
     run("layers.py:GoodLayerNorm", "--json", "out.json", *QUICK)
-    assert strict_json(folder / "out.json")["schema"] == 1
+    assert strict_json(folder / "out.json")["schema"] == 2
     umask = os.umask(0)
     os.umask(umask)
     assert (folder / "out.json").stat().st_mode & 0o777 == 0o666 & ~umask
@@ -451,9 +451,9 @@ def test_explain_prints_every_entry(run):
         assert (code, err) == (0, "")
         words = " ".join(out.split())
         assert words.startswith(f"{id} ({fault.kind}) {fault.summary}")
-        for label, text in (("here", fault.wrong), ("right", fault.right), ("mend", fault.mend)):
+        for label, text in (("here", fault.wrong), ("right", fault.right), ("fix", fault.fix)):
             assert f"{label} {' '.join(text.split())}" in words
-        assert f"layers {', '.join(fault.likes)}" in words
+        assert f"layers {', '.join(fault.layers)}" in words
         assert "\x1b" not in out
 
 

@@ -7,7 +7,7 @@ rows runs always, the others with `pytest -m slow`.
 import pytest
 
 from reference import check
-from reference.faults import FAULTS
+from reference.diagnosis.faults import FAULTS
 from tests.planted import ROWS
 from tests.planted.row import Planted
 

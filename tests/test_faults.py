@@ -9,13 +9,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from reference import exact
-from reference.cases import LIKES, Case
-from reference.compare import error_units
-from reference.exact import GRADIENTS, QUANTITIES
-from reference.faults import FAULTS, Fault, Variant
-from reference.probes import probes
-from reference.search import merged
+from reference.cases.case import Case
+from reference.cases.probes import probes
+from reference.diagnosis.faults import FAULTS, Fault, Variant
+from reference.kinds import KINDS
+from reference.truth import exact
+from reference.truth.compare import error_units
+from reference.truth.exact import GRADIENTS, QUANTITIES, merged
 
 CONVENTIONS = {"eps-outside-sqrt", "eps-argument-ignored", "running-var-biased", "momentum-inverted"}
 
@@ -85,14 +85,14 @@ def test_wanted_id_is_in_the_dictionary(id):
 )
 def test_entry_applies_to(likes, id):
     """InstanceNorm may come on top: it is a GroupNorm with one channel a group."""
-    assert set(FAULTS[id].likes) - {"InstanceNorm"} == set(likes.split())
+    assert set(FAULTS[id].layers) - {"InstanceNorm"} == set(likes.split())
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_entry_is_complete(fault):
     assert re.fullmatch(r"[a-z]+(-[a-z0-9]+)+", fault.id)
     assert fault.kind in ("mistake", "convention")
-    for text in (fault.summary, fault.mend):
+    for text in (fault.summary, fault.fix):
         assert len(text.split()) > 1
         assert text[0].isupper() or re.match(r"[a-z_]+\b", text)
         assert text.endswith(".")
@@ -100,9 +100,9 @@ def test_entry_is_complete(fault):
     assert fault.wrong
     assert fault.right
     assert fault.wrong != fault.right
-    assert fault.likes
-    assert set(fault.likes) <= set(LIKES)
-    assert len(set(fault.likes)) == len(fault.likes)
+    assert fault.layers
+    assert set(fault.layers) <= set(KINDS)
+    assert len(set(fault.layers)) == len(fault.layers)
     assert fault.quantities
     assert set(fault.quantities) <= set(QUANTITIES)
     assert bool(fault.variants) != (fault.id in BY_DEED)
@@ -117,7 +117,7 @@ def test_summaries_tell_entries_apart():
 _PLANTED = [
     pytest.param(fault, like, id=f"{fault.id}-{like}")
     for fault in FAULTS.values()
-    for like in fault.likes
+    for like in fault.layers
     if fault.variants
 ]
 
@@ -125,7 +125,9 @@ _PLANTED = [
 @cache
 def _cases(like: str) -> tuple[Case, ...]:
     """The probes on which a formula shows, the cheap ones first."""
-    regular = [case for case in probes(like) if case.dtype == "float64" and np.prod(case.shape) * case.calls < 1500]
+    regular = [
+        case for case in probes(KINDS[like]) if case.dtype == "float64" and np.prod(case.shape) * case.calls < 1500
+    ]
     return tuple(case for case in regular if case.data in ("unit", "shifted", "small") and not case.overwrite)
 
 
@@ -170,5 +172,5 @@ def test_formula_changes_what_it_spoils(fault, like):
 
 
 def test_formula_without_changes_is_right():
-    for like in LIKES:
+    for like in KINDS:
         assert _changed(_cases(like)[0], {}) == set()

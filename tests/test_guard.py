@@ -16,7 +16,7 @@ import pytest
 
 import npnorm
 from reference import Refused, check
-from reference.guard import Clock, OutOfTime, describe, shielded
+from reference.subjects.guard import Clock, OutOfTime, describe, shielded
 
 
 def odd(**methods):

@@ -12,34 +12,40 @@ ROOT = Path(__file__).parent.parent
 LONGEST = {"npnorm": 420, "reference": 420, "tests": 540}  # lines; tables of cases may be longer than code
 OURS = {"npnorm", "reference", "tests"}
 
-# Inside `reference` imports run one way. What stands here is all that a module, or a package, may use of its
-# neighbours; those that have no row put the others together, and only must not be in a circle.
-NEIGHBOURS: dict[str, set[str]] = {
-    "cases": set(),
-    "compare": set(),
-    "guard": set(),
-    "torch_layers": set(),
-    "torch_mlp": set(),
-    "probes": {"cases"},
-    "exact": {"cases", "compare"},
-    "faults": {"cases", "compare", "exact"},
-    "subject": {"cases", "guard"},
-    "verdict": {"cases", "compare", "exact", "guard", "subject", "torch_layers"},
-    "diagnose": {"cases", "compare", "conditions", "exact", "faults", "result", "search", "verdict"},
-    "result": {"cases", "compare"},
-    "report": {"result"},
+# The rooms of `reference` from the ground up: a module may use those below its own room, and its neighbours in it.
+ROOMS = (
+    "kinds",
+    "cases",
+    "subjects",
+    "truth",
+    "diagnosis",
+    "reporting",
+    "run",
+    "checks",
+    "testing",
+    "command",
+    "__main__",
+)
+FRONT = "reference"  # the package's own file: it names others, and loads them when they are used
+THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use besides the standard library
+    "reference": set(),
+    "reference.kinds": set(),
+    "reference.cases": {"numpy"},
+    "reference.cases.strategies": {"numpy", "hypothesis"},
+    "reference.subjects": {"numpy"},
+    "reference.truth": {"numpy"},
+    "reference.truth.arithmetic": {"numpy", "mpmath"},
+    "reference.truth.torch_layers": {"numpy", "torch"},
+    "reference.diagnosis": {"numpy"},
+    "reference.reporting": {"numpy", "rich"},
+    "reference.reporting.picture": {"numpy", "matplotlib"},
+    "reference.run": {"hypothesis"},
+    "reference.testing": {"pytest"},
+    "reference.command": {"rich"},
 }
-RENDERED_BY = ("reference.result", "reference.report")  # str(result) has to find its text: inside a function, not above
 ON_TOP = {"reference.__main__", "npnorm.lab.__main__"}  # used by the tests alone
-THIRD_PARTY: dict[str, set[str]] = {  # of those for which it is a promise
-    "reference.compare": {"numpy"},
-    "reference.cases": {"numpy", "hypothesis"},
-    "reference.guard": {"numpy"},
-    "reference.exact": {"numpy", "mpmath"},
-    "reference.torch_layers": {"numpy", "torch"},
-    "reference.torch_mlp": {"numpy", "torch"},
-}
-SEES_TORCH = {"reference.torch_layers", "reference.torch_mlp"}
+LAZY = {"mpmath", "matplotlib", "pytest", "hypothesis"}  # imported inside functions, where they are needed
+STRATEGIES = "reference.cases.strategies"  # but here, which is itself imported where it is needed
 
 
 class Import(NamedTuple):
@@ -106,12 +112,8 @@ ALL = LAYERS | LAB | REFERENCE | TESTS
 PACKAGED = LAYERS | LAB | REFERENCE
 
 
-def rendering(name: str, imported: Import) -> bool:
-    return imported.lazy and (name, imported.name) == RENDERED_BY
-
-
-def neighbour(dotted: str) -> str:
-    """The module or package of `reference` that a name is in."""
+def room(dotted: str) -> str:
+    """The room of `reference` that a module is in."""
     return (*dotted.split("."), "")[1]
 
 
@@ -143,30 +145,42 @@ def test_what_judges_a_layer_shares_no_code_with_it(name: str, path: Path) -> No
         assert top(imported.name) not in ("npnorm", "tests"), imported
 
 
-@each(PACKAGED)
-def test_torch_is_seen_through_two_files(name: str, path: Path) -> None:
-    seen = [imported for imported in imports(name, path) if top(imported.name) == "torch"]
-    assert not seen or name in SEES_TORCH, seen
+@each({name: path for name, path in REFERENCE.items() if name != FRONT})
+def test_imports_inside_the_reference_run_straight_down(name: str, path: Path) -> None:
+    below = ROOMS[: ROOMS.index(room(name)) + 1]
+    for imported in imports(name, path):
+        assert top(imported.name) != "reference" or room(imported.name) in below, imported
 
 
-@each({name: path for name, path in REFERENCE.items() if neighbour(name) in NEIGHBOURS})
-def test_imports_inside_the_reference_run_one_way(name: str, path: Path) -> None:
-    found = [i for i in imports(name, path) if top(i.name) == "reference" and not rendering(name, i)]
-    assert {neighbour(imported.name) for imported in found} <= NEIGHBOURS[neighbour(name)] | {neighbour(name)}
+def test_every_module_is_in_a_room() -> None:
+    assert {room(name) for name in REFERENCE if name != FRONT} == set(ROOMS)
 
 
-@each({name: REFERENCE[name] for name in THIRD_PARTY if name in REFERENCE})
+@each(REFERENCE)
 def test_what_the_reference_needs_of_others(name: str, path: Path) -> None:
-    used = {top(imported.name) for imported in imports(name, path) if not is_standard(imported.name)}
-    assert used <= THIRD_PARTY[name] | {"reference"}
+    """The most special row that holds for a module; torch has one, and so is seen through one file."""
+    rule = max((row for row in THIRD_PARTY if f"{name}.".startswith(f"{row}.")), key=len)
+    for imported in imports(name, path):
+        if is_standard(imported.name) or top(imported.name) == "reference":
+            continue
+        assert top(imported.name) in THIRD_PARTY[rule], imported
+        assert imported.lazy or top(imported.name) not in LAZY or name == STRATEGIES, (
+            f"{imported}: import it where it is used"
+        )
+
+
+@each(REFERENCE)
+def test_what_is_slow_to_import_is_imported_where_it_is_used(name: str, path: Path) -> None:
+    for imported in imports(name, path):
+        assert imported.lazy or imported.name != STRATEGIES, imported
 
 
 @pytest.mark.parametrize("package", ["npnorm", "reference"])
 def test_no_module_is_in_a_circle(package: str) -> None:
-    """Also of those that have no row in the tables above."""
+    """Within a room too."""
     found = modules(package)
     edges = {
-        name: {i.name for i in imports(name, path) if not rendering(name, i)} & found.keys() - {package}
+        name: {i.name for i in imports(name, path)} & found.keys() - {package}
         for name, path in found.items()  # a package's own file is on top of its modules
     }
     left = set(edges)
@@ -198,6 +212,17 @@ def test_every_module_says_what_it_is_for_and_is_short(name: str, path: Path) ->
     assert len(text.splitlines()) <= LONGEST[top(name)]
 
 
+KIND_NAMES = {"GroupNorm", "LayerNorm", "RMSNorm", "BatchNorm", "InstanceNorm"}
+NAMES_KINDS = ("reference.kinds", "reference.diagnosis.faults")  # the entries say which kinds they apply to
+
+
+@each({name: path for name, path in REFERENCE.items() if not name.startswith(NAMES_KINDS)})
+def test_a_kind_of_layer_is_told_by_what_it_has_and_not_by_its_name(name: str, path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in KIND_NAMES]
+    assert not named, [node.lineno for node in named]
+
+
 # --- the reading itself -----------------------------------------------------------------------------------------------
 
 PROGRAM = '''"""A module."""
@@ -222,7 +247,7 @@ def test_every_kind_of_import_is_read(tmp_path: Path) -> None:
 
 def test_there_is_something_to_read() -> None:
     assert {"npnorm", "npnorm.kernel", "npnorm.batch_norm"} <= LAYERS.keys()
-    assert {"reference.cases", "reference.compare", "reference.exact", "reference.torch_layers"} <= REFERENCE.keys()
+    assert {"reference.kinds", "reference.cases.case", "reference.truth.exact", "reference.checks"} <= REFERENCE.keys()
     assert {top(imported.name) for name, path in TESTS.items() for imported in imports(name, path)} >= {
         "npnorm",
         "reference",

@@ -13,10 +13,11 @@ import pytest
 
 import npnorm
 from npnorm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
-from reference import torch_layers
-from reference.cases import LAYOUTS, LIKES, make
-from reference.compare import compare
-from reference.exact import truth
+from reference.cases.case import LAYOUTS, make
+from reference.kinds import KINDS
+from reference.truth import torch_layers
+from reference.truth.compare import compare
+from reference.truth.exact import truth
 
 SHAPE = (3, 4, 5)
 FRESH: dict[str, Callable[[], Any]] = {
@@ -86,7 +87,7 @@ def test_dy_of_another_dtype_gives_dx_of_that_of_x(name: str, normal: Callable[.
     assert layer.backward(normal(SHAPE, 2, "float64")).dtype == np.float32
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_float16_is_computed_in_float32(like: str) -> None:
     """But for the rounding of what comes out, nothing is lost; computed in float16 the errors were 100 times these."""
     affine = {"affine": True} if like == "InstanceNorm" else {}
@@ -102,7 +103,7 @@ def test_float16_is_computed_in_float32(like: str) -> None:
         assert verdict.passed, f"{verdict} in {case}"
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_a_float16_sum_does_not_overflow(like: str) -> None:
     """The squares of 300 are beyond float16, and so is the sum of a thousand of them."""
     case = make(like, (4, 4, 300), groups=2, axes=2, dtype="float16")
@@ -118,7 +119,7 @@ def test_a_float16_sum_does_not_overflow(like: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_the_layout_in_memory_does_not_matter(like: str, layout: str, dtype: str) -> None:
     results = []
     for each in ("C", layout):
@@ -378,7 +379,7 @@ def test_one_value_a_channel_is_enough_in_eval_mode(normal: Callable[..., Any]) 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5), (2, 4, 3, 5), (2, 4, 2, 3, 2)], ids=str)
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_torch_and_npnorm_speak_the_same_protocol(like: str, shape: tuple[int, ...], dtype: str) -> None:
     """The same code drives either: built, given parameters, trained twice, evaluated.
 

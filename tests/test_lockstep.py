@@ -19,7 +19,7 @@ import pytest
 from npnorm import BatchNorm
 from npnorm.arguments import Array
 from npnorm.lab.mlp import NORMS, NormalizedMLP, cross_entropy
-from reference.torch_mlp import TorchMLP
+from tests.torch_mlp import TorchMLP
 
 U = 2.0**-53
 SIZES = (20, 24, 18, 5)  # 24 makes 4 groups of 6, 18 makes 3 of 6

@@ -7,9 +7,10 @@ import pytest
 
 import npnorm
 from reference import check
-from reference.cases import make
-from reference.picture import as_matrix, draw
-from reference.result import Picture, Report
+from reference.cases.case import make
+from reference.reporting.picture import as_matrix, draw
+from reference.reporting.report import Report
+from reference.reporting.result import Picture
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -26,7 +27,7 @@ def no_figure_stays_open():
 def report_with(*pictures: Picture, passed: bool = False) -> Report:
     return Report(
         subject="MyNorm",
-        like=pictures[0].case.like if pictures else "LayerNorm",
+        like=pictures[0].case.kind.name if pictures else "LayerNorm",
         passed=passed,
         cases=1,
         seed=0,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reference.__main__ import main
-from reference.faults import forward, input_gradient, parameter_gradients, state
+from reference.command.main import main
+from reference.diagnosis.faults import forward, input_gradient, parameter_gradients, state
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")

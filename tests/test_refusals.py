@@ -12,10 +12,10 @@ import pytest
 
 import npnorm
 from npnorm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
-from reference import torch_layers
+from reference.truth import torch_layers
 
 X = np.ones
-LIKES = ("GroupNorm", "LayerNorm", "RMSNorm", "BatchNorm", "InstanceNorm")
+KINDS = ("GroupNorm", "LayerNorm", "RMSNorm", "BatchNorm", "InstanceNorm")
 
 
 def refused(act: Callable[[], Any], error: type[Exception], text: str) -> None:
@@ -159,7 +159,7 @@ def test_a_shape_is_refused(like: str, shape: tuple[int, ...], text: str) -> Non
     ("shape", "ok"), [((1, 2), False), ((1, 2, 1), False), ((2, 2), True), ((1, 2, 2), True)], ids=str
 )
 def test_group_norm_refuses_a_single_value_where_torch_does(shape: tuple[int, ...], ok: bool) -> None:
-    for layer in (GroupNorm(2, 2), torch_layers.GroupNorm(2, 2)):
+    for layer in (GroupNorm(2, 2), torch_layers.LAYERS["GroupNorm"](2, 2)):
         if ok:
             assert layer(X(shape)).shape == shape
         else:
@@ -169,7 +169,7 @@ def test_group_norm_refuses_a_single_value_where_torch_does(shape: tuple[int, ..
 
 @pytest.mark.parametrize("act", ["forward", "call", "backward"])
 @pytest.mark.parametrize(("make", "text"), [pytest.param(*row[1:], id=row[0]) for row in NOT_FLOATS])
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_what_is_no_array_of_floats_is_refused(like: str, make: Callable[..., Any], text: str, act: str) -> None:
     build, shape = FRESH[like]
     layer = build()
@@ -180,7 +180,7 @@ def test_what_is_no_array_of_floats_is_refused(like: str, make: Callable[..., An
         refused(lambda: (layer if act == "call" else layer.forward)(make(shape)), TypeError, f"Expected x to be {text}")
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_backward_before_forward_is_refused(like: str) -> None:
     build, shape = FRESH[like]
     text = "Expected a forward pass before backward but there was none"
@@ -188,7 +188,7 @@ def test_backward_before_forward_is_refused(like: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 5, 4), (1, 4, 5), (3, 4, 5, 1), (60,), ()], ids=str)
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_a_gradient_of_another_shape_is_refused(like: str, shape: tuple[int, ...]) -> None:
     build, right = FRESH[like]
     layer = build()
@@ -198,7 +198,7 @@ def test_a_gradient_of_another_shape_is_refused(like: str, shape: tuple[int, ...
 
 
 @pytest.mark.parametrize("name", ["gamma", "beta"])
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_a_parameter_of_another_shape_or_kind_is_refused(like: str, name: str) -> None:
     build, shape = FRESH[like]
     layer = build()
@@ -221,7 +221,7 @@ def test_a_parameter_of_another_shape_or_kind_is_refused(like: str, name: str) -
 # --- after a refusal --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("like", LIKES)
+@pytest.mark.parametrize("like", KINDS)
 def test_nothing_is_lost_by_a_refusal(like: str, normal: Callable[..., Any]) -> None:
     """A refused forward or backward leaves the pass before it, the gradients and the running statistics alone."""
     build, shape = FRESH[like]
@@ -270,7 +270,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "InstanceNorm": {"": {"num_features": 4, "affine": True}},
 }
 SUBJECTS = [
-    pytest.param(like, name, id=f"{like}-{name}" if name else like) for like in LIKES for name in OPTIONS[like]
+    pytest.param(like, name, id=f"{like}-{name}" if name else like) for like in KINDS for name in OPTIONS[like]
 ]  # fmt: skip
 
 
@@ -309,7 +309,7 @@ def test_an_empty_batch_is_answered_as_torch_does(like: str, name: str, shape: t
 
 def test_an_empty_batch_is_counted_and_teaches_nothing(normal: Callable[..., Any]) -> None:
     """As in torch, where the average over all batches divides by a number that includes the empty ones."""
-    x, ours, theirs = normal((3, 4), 1), BatchNorm(4, momentum=None), torch_layers.BatchNorm(4, momentum=None)
+    x, ours, theirs = normal((3, 4), 1), BatchNorm(4, momentum=None), torch_layers.LAYERS["BatchNorm"](4, momentum=None)
     for batch in (np.empty((0, 4)), x, np.empty((0, 4)), 2 * x):
         ours(batch)
         theirs(batch)

@@ -10,10 +10,13 @@ import pytest
 
 import npnorm
 from reference import check
-from reference.cases import make
-from reference.compare import Comparison
-from reference.report import WIDTH, as_json, as_text, write_json
-from reference.result import Counterexample, Entry, Figures, NamedFault, Report
+from reference.cases.case import make
+from reference.diagnosis.named import NamedFault
+from reference.reporting.json_report import as_json, write_json
+from reference.reporting.report import Report
+from reference.reporting.result import Counterexample, Entry, Figures
+from reference.reporting.text import WIDTH, as_text
+from reference.truth.compare import Comparison
 
 CASE = make("LayerNorm", (2, 3), seed=5)
 
@@ -22,7 +25,7 @@ HALVED = NamedFault(
     kind="mistake",
     quantities=("dx",),
     summary="dx is half of what it should be.",
-    mend="Do not divide by 2.",
+    fix="Do not divide by 2.",
     evidence="reproduces all 12 probes, to 1.5 u",
     wrong="dx = rstd * (d - mean(d)) / 2",
     right="dx = rstd * (d - mean(d))",
@@ -72,7 +75,7 @@ cause: dx-halved (dx)
     here:   dx = rstd * (d - mean(d)) / 2
     right:  dx = rstd * (d - mean(d))
   evidence: reproduces all 12 probes, to 1.5 u
-  mend: Do not divide by 2.
+  fix: Do not divide by 2.
 
 its backward is not the derivative of its own forward
 
@@ -137,7 +140,7 @@ def test_unknown_is_said_as_such():
         "\ncause: unknown (dx)\n  No known mistake gives these numbers: dx wrong.\n  evidence: wrong in 3 of 9 probes\n"
         in text
     )
-    assert "mend:" not in text
+    assert "fix:" not in text
     assert "here:" not in text
 
 
@@ -204,7 +207,7 @@ PARTS = (
     r"^    here:   dgamma = sum\(dy \* x\)$",
     r"^    right:  dgamma = sum\(dy \* xhat\) over all axes but gamma's$",
     r"^  evidence: reproduces all \d+ probes, to \S+ u$",
-    r"^  mend: Multiply dy by the normalized input\.$",
+    r"^  fix: Multiply dy by the normalized input\.$",
     r"^its backward is not the derivative of its own forward$",
     r"^worst entries$",
     r"^quantity  index +got  should be +error$",
@@ -288,7 +291,7 @@ def test_json_of_a_report():
     assert wrong["quantities"]["dgamma"]["worst_error"] == sys.float_info.max
     assert wrong["faults"] == [
         {
-            "id": "dx-halved", "class": "mistake", "quantities": ["dx"], "summary": HALVED.summary, "mend": HALVED.mend,
+            "id": "dx-halved", "class": "mistake", "quantities": ["dx"], "summary": HALVED.summary, "fix": HALVED.fix,
             "evidence": HALVED.evidence,
         }
     ]  # fmt: skip

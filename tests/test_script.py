@@ -19,10 +19,11 @@ import pytest
 
 import npnorm
 from reference import check
-from reference.cases import Case, make
-from reference.script import LITERAL, script_for
-from reference.subject import Subject
-from reference.verdict import TORCH, judge
+from reference.cases.case import Case, make
+from reference.reporting.script import LITERAL, script_for
+from reference.subjects.subject import Subject
+from reference.truth.convention import TORCH
+from reference.truth.verdict import judge
 
 LAYER_NORM = """\
 import numpy as np
@@ -244,7 +245,7 @@ def in_file(tmp_path, monkeypatch):
 
 
 def failing_script(layer, case: Case) -> str:
-    subject = Subject(layer, case.like, layer.__name__)
+    subject = Subject(layer, case.kind, layer.__name__)
     trial = judge(subject, case, TORCH)
     assert trial.failed, "the mistake does not show in this case"
     return script_for(subject, trial)
@@ -323,7 +324,7 @@ def test_runs_with_numpy_and_torch_alone(in_file, tmp_path):
 )
 def test_imports_nothing_else(in_file, case):
     broken = changed(LAYER_NORM, DX, "dx = -dx"), "MyLayerNorm"
-    if case.like == "BatchNorm":
+    if case.kind.tracks:
         broken = changed(BATCH_NORM, EVAL_DX, "        if True:\n            dx ="), "MyBatchNorm"
     script = failing_script(in_file(*broken), case)
     tree = ast.parse(script)

@@ -7,12 +7,12 @@ import pytest
 
 import npnorm
 from reference import Refused, assert_matches, check, from_functions, parametrize_with_checks
-from reference.cases import LIKES
+from reference.kinds import KINDS
 
 pytest_plugins = ["pytester"]
 
 
-@parametrize_with_checks([getattr(npnorm, like) for like in LIKES], examples=20)
+@parametrize_with_checks([getattr(npnorm, like) for like in KINDS], examples=20)
 def test_npnorm(check):
     check()
 

@@ -15,9 +15,11 @@ import torch
 
 import npnorm
 from reference import check
-from reference.cases import Case, make
-from reference.subject import Subject
-from reference.verdict import Convention, judge
+from reference.cases.case import Case, make
+from reference.kinds import KINDS
+from reference.subjects.subject import Subject
+from reference.truth.convention import Convention
+from reference.truth.verdict import judge
 from tests.planted.layer_norm_closures import ROWS
 
 TITLE = "one thread: the time of a verdict"
@@ -36,7 +38,7 @@ def seconds(run: Any, rounds: int) -> float:
 
 def judge_once(case: Case) -> None:
     """A case with nothing remembered of it."""
-    assert not judge(Subject(npnorm.GroupNorm, "GroupNorm", "GroupNorm"), case, Convention()).failed
+    assert not judge(Subject(npnorm.GroupNorm, KINDS["GroupNorm"], "GroupNorm"), case, Convention()).failed
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "slow"])

@@ -1,0 +1,1 @@
+"""The terminal: arguments, a stranger's file, listings, exit codes."""

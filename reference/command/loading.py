@@ -1,0 +1,58 @@
+"""From a SUBJECT on the command line to the object that it names. The only module that imports a stranger's file."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from reference.subjects.guard import attempt
+
+
+class Unusable(Exception):
+    """What was asked for cannot be done; the text says what and how to mend it."""
+
+
+def load(subject: str) -> Any:
+    """The object that a SUBJECT names.
+
+    Raises:
+        Unusable: there is no such file, module or name, or importing it failed.
+    """
+    place, _, name = subject.rpartition(":")
+    if not place or not name.isidentifier():
+        raise Unusable(f"Expected package.module:Name or path/file.py:Name but got {subject!r}")
+    is_file = place.endswith(".py") or "/" in place or os.sep in place
+    # whatever their file does when it is imported, a call of sys.exit too
+    imported = attempt(lambda: _module_of_file(Path(place)) if is_file else _module_of_name(place), shield=False)
+    if isinstance(imported.error, Unusable):
+        raise imported.error
+    if imported.error is not None:
+        raise Unusable(f"{place} cannot be imported: {imported.failure}") from imported.error
+    module = imported.value
+    if not hasattr(module, name):
+        found = [
+            other for other, value in vars(module).items() if isinstance(value, type) and not other.startswith("_")
+        ]
+        hint = f"; it has {', '.join(sorted(found)[:8])}" if found else ""
+        raise Unusable(f"{place} has no {name}{hint}")
+    return getattr(module, name)
+
+
+def _module_of_file(path: Path) -> Any:
+    if not path.is_file():
+        raise Unusable(f"Expected a file {path} but there is none")
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    if spec is None or spec.loader is None:
+        raise Unusable(f"Expected a Python file but got {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _module_of_name(name: str) -> Any:
+    sys.path.insert(0, os.getcwd())
+    return importlib.import_module(name)

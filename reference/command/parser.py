@@ -1,0 +1,68 @@
+"""The arguments of `normcheck`: what there is, and what is refused before anything is loaded. Knows names, runs nothing."""
+
+import argparse
+from pathlib import Path
+
+from reference.kinds import KINDS
+
+EPILOG = """\
+SUBJECT is package.module:Name or path/file.py:Name, a class or factory that takes torch's keywords and has
+forward(x), backward(dy), gamma, beta, dgamma, dbeta (BatchNorm: training, running_mean, running_var too).
+Without one, npnorm's own layers are checked. Errors are in unit roundoffs (u) of each number's natural scale.
+
+exit code: 0 everything agrees, 1 something is wrong, 2 it could not be checked"""
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="normcheck",
+        description="Hold a NumPy normalization layer against torch.nn, and name what is wrong with it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("subjects", nargs="*", metavar="SUBJECT")
+    found.add_argument("--like", metavar="NAME", help=f"one of {', '.join(KINDS)}; by default what "
+                       "the name says")  # fmt: skip
+    found.add_argument("--examples", type=_count, default=200, metavar="N", help="random cases (default 200)")
+    found.add_argument("--seed", type=_count, default=0, metavar="N", help="of the random cases (default 0)")
+    found.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    found.add_argument("--plot", type=Path, metavar="FILE.png", help="draw where it is wrong")
+    found.add_argument("--accept", action="append", default=[], metavar="ID", help="a convention that is not counted "
+                        "as wrong, by its id; may be repeated")  # fmt: skip
+    found.add_argument("--channels-last", action="store_true", help="the layer takes x as (N, ..., C)")
+    found.add_argument("--ndims", type=_numbers, metavar="2,4", help="the ranks of x to try (default: all)")
+    found.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help="seconds a subject (default 60)")
+    found.add_argument("--faults", action="store_true", help="print the dictionary of mistakes")
+    found.add_argument("--explain", metavar="ID", help="print one entry of it")
+    found.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    return found
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("npnorm")
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isdigit() else -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0 but got {text!r}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected seconds, more than 0, but got {text!r}")
+    return value
+
+
+def _numbers(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip() in ("2", "3", "4", "5") for part in parts):
+        raise argparse.ArgumentTypeError(f"expected ranks from 2 to 5, as 2,4, but got {text!r}")
+    return [int(part) for part in parts]

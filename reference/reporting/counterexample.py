@@ -1,0 +1,74 @@
+"""The smallest failing case: its worst entries, and a script that shows it with numpy and torch alone."""
+
+from math import prod
+
+import numpy as np
+
+from reference.cases.case import Case
+from reference.reporting.result import Counterexample, Entry, Picture
+from reference.reporting.script import script_for
+from reference.subjects.subject import Subject
+from reference.truth.compare import error_units
+from reference.truth.verdict import Trial
+
+WORST = 6  # entries in the table
+
+
+def size_of(case: Case) -> tuple[int, ...]:
+    """What makes a case small: few numbers first, then few things that are out of the ordinary."""
+    odd = (case.layout != "C") + (case.dy_layout != "C") + bool(case.overwrite) + (case.data != "unit")
+    odd += (case.dtype != "float64") + bool(case.resize) + bool(case.history) + (not case.training)
+    return (prod(case.shape) * case.calls, odd, len(case.shape), case.seed)
+
+
+def smallest(failing: list[Trial]) -> Trial:
+    """The smallest trial, of those that have a wrong number if any has."""
+    wrong = [trial for trial in failing if trial.wrong]
+    return min(wrong or failing, key=lambda trial: size_of(trial.case))
+
+
+def describe_failure(subject: Subject, trial: Trial, accepted: bool) -> Counterexample:
+    """What a reader needs of a failing trial; `accepted` says that it was not held to torch's conventions."""
+    return Counterexample(
+        case=trial.case,
+        comparisons=tuple(trial.comparisons[name] for name in trial.wrong),
+        problems=tuple(f"{finding.quantity}: {finding.detail}" for finding in trial.findings),
+        entries=tuple(worst_entries(trial)),
+        script=script_for(subject, trial, accepted),
+    )
+
+
+def worst_entries(trial: Trial, most: int = WORST) -> list[Entry]:
+    """The entries that are farthest off, the worst first, of all wrong quantities."""
+    found = []
+    for name in trial.wrong:
+        got, exact = trial.seen.outcome.get(name), trial.expected.truth.exact[name]
+        if got is None or got.shape != exact.shape:
+            continue
+        errors = error_units(got, exact, trial.expected.truth.scale[name], trial.case.dtype)
+        for flat in np.argsort(-errors, axis=None)[:most]:
+            if errors.flat[flat] > trial.comparisons[name].tolerance:
+                index = tuple(int(i) for i in np.unravel_index(flat, errors.shape))
+                found.append(Entry(name, index, float(got[index]), float(exact[index]), float(errors[index])))
+    return sorted(found, key=lambda entry: -entry.error)[:most]
+
+
+def pictures_of(failing: list[Trial]) -> tuple[Picture, ...]:
+    """For each wrong quantity the arrays of the smallest and of a typical failing case."""
+    pictures = []
+    for name in dict.fromkeys(name for trial in failing for name in trial.wrong):
+        drawable = [t for t in failing if name in t.wrong and _drawable(t, name)]
+        if not drawable:
+            continue
+        ordered = sorted(drawable, key=lambda trial: size_of(trial.case))
+        # typical: the one in the middle, of those small enough to be seen
+        seen = [t for t in ordered if prod(t.case.shape) <= 1500] or ordered[:1]
+        for title, trial in (("smallest", ordered[0]), ("typical", seen[len(seen) // 2])):
+            expected = np.asarray(trial.expected.truth.exact[name]).astype(np.float64)
+            pictures.append(Picture(name, trial.case, title, np.asarray(trial.seen.outcome[name]), expected))
+    return tuple(pictures)
+
+
+def _drawable(trial: Trial, name: str) -> bool:
+    got = trial.seen.outcome.get(name)
+    return got is not None and got.shape == trial.expected.truth.exact[name].shape

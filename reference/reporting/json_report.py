@@ -1,0 +1,93 @@
+"""A report as JSON, and how it is written: whole or not at all. Reads result types only."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+from sys import float_info
+from typing import Any
+
+from reference.reporting.result import CheckResult
+
+
+def as_dict(result: CheckResult) -> dict[str, Any]:
+    """The report as the JSON of one subject."""
+    example = result.counterexample
+    return {
+        "subject": result.subject,
+        "like": result.like,
+        "passed": result.passed,
+        "cases": result.cases,
+        "not_covered": dict(result.not_covered),
+        "quantities": {
+            name: {
+                "passed": figures.passed,
+                "worst_error": _number(figures.worst_error),
+                "tolerance": _number(figures.tolerance),
+                "torch_error": _number(figures.torch_error),
+                "cases": figures.cases,
+            }
+            for name, figures in result.quantities.items()
+        },
+        "faults": [
+            {
+                "id": fault.id,
+                "class": fault.kind,
+                "quantities": list(fault.quantities),
+                "summary": fault.summary,
+                "fix": fault.fix,
+                "evidence": fault.evidence,
+            }
+            for fault in result.faults
+        ],
+        "backward_is_derivative_of_forward": result.backward_is_derivative_of_forward,
+        "accepted": list(result.accepted),
+        "notes": list(result.notes),
+        "counterexample": None
+        if example is None
+        else {
+            "case": str(example.case),
+            "like": example.case.kind.name,
+            "shape": list(example.case.shape),
+            "config": {name: list(v) if isinstance(v, tuple) else v for name, v in example.case.config},
+            "dtype": example.case.dtype,
+            "data": example.case.data,
+            "seed": example.case.seed,
+            "training": example.case.training,
+            "calls": example.case.calls,
+            "messages": [*map(str, example.comparisons), *example.problems],
+            "script": example.script,
+        },
+    }
+
+
+def _number(value: float) -> float:
+    """JSON has no infinity: the largest number in its place, which is beyond any tolerance too."""
+    return value if isfinite(value) else float_info.max
+
+
+def as_json(reports: Sequence[CheckResult], seed: int, versions: dict[str, str]) -> dict[str, Any]:
+    """What `--json` writes; `versions` of numpy and torch."""
+    return {"schema": 2, **versions, "seed": seed, "subjects": [as_dict(report) for report in reports]}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file whole or not at all: into a new file beside it, which then takes its place.
+
+    Raises:
+        OSError: it cannot be written; an older file is as it was.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,96 @@
+"""What a check returns: plain typed data, to read, to print and to write as JSON. Knows nothing of how it came about."""
+
+from dataclasses import dataclass, field
+
+from reference.cases.case import Array, Case
+from reference.diagnosis.named import NamedFault
+from reference.truth.compare import Comparison
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One quantity over all cases.
+
+    Attributes:
+        passed: whether it was within its tolerance every time.
+        worst_error, tolerance: of the worst case, in unit roundoffs of the natural scale.
+        torch_error: torch's own worst error over the same cases.
+        cases: how many were compared. failed: how many of them were wrong.
+    """
+
+    passed: bool
+    worst_error: float
+    tolerance: float
+    torch_error: float
+    cases: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a wrong array."""
+
+    quantity: str
+    index: tuple[int, ...]
+    got: float
+    expected: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The arrays that a picture of one wrong quantity is drawn from."""
+
+    quantity: str
+    case: Case
+    title: str
+    got: Array
+    expected: Array
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """The smallest failing case.
+
+    Attributes:
+        case: the case. comparisons: of the quantities that fail in it. problems: what else is wrong in it.
+        entries: the worst entries of the wrong arrays, the worst first.
+        script: a program that shows the failure with numpy and torch alone.
+    """
+
+    case: Case
+    comparisons: tuple[Comparison, ...]
+    problems: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    script: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The verdict on one layer, as data; `reference.reporting.report.Report` is the same with its renderings.
+
+    Attributes:
+        subject: its name. like: the layer it was held against.
+        passed: whether everything that could be tried agrees.
+        cases: how many were tried. not_covered: what could not be, and why.
+        quantities: the figures of each quantity.
+        faults: the named mistakes.
+        backward_is_derivative_of_forward: whether its own forward, differenced, gives its own backward; None where that
+            could not be told.
+        counterexample: the smallest failing case, if any.
+        notes: what else a reader should know.
+    """
+
+    subject: str
+    like: str
+    passed: bool
+    cases: int
+    seed: int
+    not_covered: dict[str, str]
+    quantities: dict[str, Figures]
+    faults: list[NamedFault]
+    backward_is_derivative_of_forward: bool | None
+    counterexample: Counterexample | None
+    notes: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = field(default=(), repr=False)

@@ -1,0 +1,153 @@
+"""Running a stranger's code so that nothing it does reaches us: output, warnings, random state, error settings, time.
+
+Knows nothing of layers; it only calls what it is given.
+"""
+
+import contextlib
+import io
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class OutOfTime(BaseException):
+    """Raised inside the code under test when its time is over; not an Exception, so that it is not caught there."""
+
+
+class Clock:
+    """The time that one subject has."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Raise `OutOfTime` in the block when the time is over.
+
+        By a timer signal, which also ends a wait; in threads other than the main one, and where there is no such
+        signal, the block is left to finish by itself.
+        """
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+            yield
+            return
+
+        block, tracing = sys._getframe(2), sys.gettrace()
+
+        def ring(signum: int, frame: FrameType | None) -> None:
+            # Code that catches everything swallows this. The next line that it runs is in its handler, outside of its
+            # `try`, and there it is raised once more; if that is swallowed too, all begins again in 50 ms.
+            while frame is not None and frame is not block:
+                frame.f_trace = once_more
+                frame = frame.f_back
+            sys.settrace(once_more)
+            raise OutOfTime
+
+        def once_more(frame: FrameType, event: str, argument: object) -> Any:
+            if event == "call":  # of something new, perhaps of what takes this down
+                return None
+            if event == "line":
+                raise OutOfTime
+            return once_more
+
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-3), 0.05)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if sys.gettrace() is not tracing:
+                sys.settrace(tracing)
+            signal.signal(signal.SIGALRM, before)
+
+
+class _Sink(io.TextIOBase):
+    """Takes what is printed and forgets it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+_random: Any = np.random  # whose stubs leave out the two functions that are used here
+_SINK = _Sink()
+_SCRATCH = np.random.MT19937(0)
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Let the block print, warn, seed and set what it likes; everything is as it was afterwards."""
+    # The block plays with a generator of its own: quicker than to copy the state of the global one, and put it back.
+    own_random: Any = _random.get_bit_generator()
+    _random.set_bit_generator(_SCRATCH)
+    error_settings, recursion = np.seterr(all="ignore"), sys.getrecursionlimit()  # their file may have set "raise"
+    out, err = sys.stdout, sys.stderr
+    sys.stdout = sys.stderr = _SINK
+    try:
+        with warnings.catch_warnings(record=True):  # what is recorded is not shown, whatever filter they set
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.stdout, sys.stderr = out, err
+        np.seterr(**error_settings)
+        _random.set_bit_generator(own_random)
+        sys.setrecursionlimit(recursion)
+
+
+@dataclass(frozen=True)
+class Attempt(Generic[T]):
+    """What came of running a stranger's code: the value, or the exception that ended it."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+    @property
+    def timed_out(self) -> bool:
+        return isinstance(self.error, OutOfTime)
+
+    @property
+    def failure(self) -> str:
+        """The exception in one line, "" if there was none."""
+        return "" if self.error is None else describe(self.error)
+
+
+def attempt(work: Callable[[], T], clock: Clock | None = None, shield: bool = True) -> Attempt[T]:
+    """Run a stranger's code; whatever it raises, SystemExit too, is kept, but for the user's own Ctrl-C.
+
+    Args:
+        work: what calls it.
+        clock: whose time it has; without one it may take for ever.
+        shield: whether what it prints, warns, seeds and sets is kept from us.
+    """
+    try:
+        with (
+            shielded() if shield else contextlib.nullcontext(),
+            clock.interrupting() if clock else contextlib.nullcontext(),
+        ):
+            return Attempt(work())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever it is, it is not ours
+        return Attempt(error=error)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its text."""
+    try:
+        text = str(error).strip().splitlines()
+    except Exception:  # theirs to write, and to write wrong
+        text = []
+    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__

@@ -1,0 +1,47 @@
+"""What a subject was seen to do in one case: its arrays, what stood in their place, and what else it did.
+
+Plain data; knows no layer, and not what is right.
+"""
+
+from dataclasses import dataclass, field
+
+from reference.cases.case import Array
+
+GRADIENTS = ("dx", "dgamma", "dbeta")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a layer does wrong besides its numbers: the id it has in the dictionary, and what was seen."""
+
+    id: str
+    quantity: str
+    detail: str
+
+
+@dataclass
+class Observation:
+    """What a layer gave for a case.
+
+    Attributes:
+        outcome: the arrays of the last call, in torch's shapes and axes; a quantity that the layer does not give is absent.
+        problems: for a quantity without an array what came instead, in words.
+        findings: what else was seen.
+        refused: how the constructor, or the first forward, refused the case: an exception in words; else "".
+        raised: the stage ("forward", "backward") in which an exception came later than that, else "".
+    """
+
+    outcome: dict[str, Array] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    refused: str = ""
+    raised: str = ""
+
+    def find(self, id: str, quantity: str, detail: str) -> None:
+        self.findings.append(Finding(id, quantity, detail))
+
+    def fail(self, stage: str, detail: str) -> None:
+        """All quantities from `stage` on have `detail` in place of an array."""
+        self.raised = stage
+        for name in GRADIENTS if stage == "backward" else ("y", *GRADIENTS):
+            self.problems[name] = detail

@@ -1,0 +1,52 @@
+"""What a subject is held to: torch's formula, or that with the conventions that a user accepts.
+
+Gives the exact values of a case, and torch's distance from them. Knows changes to the formula, not the names they have.
+"""
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from reference.cases.case import Case
+from reference.kinds import Kind
+from reference.subjects.subject import Subject
+from reference.truth import exact, torch_layers
+from reference.truth.compare import compare
+from reference.truth.exact import QUANTITIES, Changes, Truth
+from reference.truth.tolerance import tolerance_of
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a case must give, and how far torch is from it."""
+
+    truth: Truth
+    torch_errors: dict[str, float]
+
+
+class Convention:
+    """What a subject is held to: torch's formula, or that with changes that the user accepted."""
+
+    def __init__(self, changes: Changes | None = None) -> None:
+        self.changes: Changes = changes or {}
+        # Probes come again and again, so their truth is kept; the bound keeps the memory flat over random cases.
+        self.expected = lru_cache(maxsize=1024)(self._expected)
+
+    def _expected(self, case: Case) -> Expected:
+        truth = exact.truth(case, self.changes)
+        torch = _torch_subject(case.kind).run(case).outcome
+        errors = {}
+        for name in QUANTITIES:
+            if name in truth.exact and name in torch and not self.changes:
+                tolerance = tolerance_of(name, truth.conditioning, case.dtype)
+                errors[name] = compare(
+                    name, torch[name], truth.exact[name], truth.scale[name], case.dtype, tolerance
+                ).error
+        return Expected(truth, errors)
+
+
+@cache
+def _torch_subject(kind: Kind) -> Subject:
+    return Subject(torch_layers.LAYERS[kind.name], kind, f"torch {kind.name}")
+
+
+TORCH = Convention()

@@ -1,0 +1,70 @@
+"""One case, one verdict: what the subject gave, held quantity by quantity against the exact values, torch beside it.
+
+Subject and torch are each within their tolerance of the exact values; so they are within the sum of the two of each
+other, which is the direct comparison with torch. Where torch is not within it, the report says so.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from reference.cases.case import Case
+from reference.subjects.guard import Clock
+from reference.subjects.observation import Finding, Observation
+from reference.subjects.subject import Subject
+from reference.truth.compare import Comparison, compare
+from reference.truth.convention import Convention, Expected
+from reference.truth.exact import QUANTITIES
+from reference.truth.tolerance import tolerance_of
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A case and how the subject did."""
+
+    case: Case
+    seen: Observation
+    expected: Expected
+    comparisons: dict[str, Comparison]
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The quantities that failed."""
+        return tuple(name for name, comparison in self.comparisons.items() if not comparison.passed)
+
+    @property
+    def findings(self) -> list[Finding]:
+        return self.seen.findings
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.wrong or self.findings)
+
+
+def wrong_in(trials: Iterable[Trial]) -> tuple[str, ...]:
+    """The quantities that failed in any of the trials, in the order in which a layer computes them."""
+    failed = {name for trial in trials for name in trial.wrong}
+    return tuple(name for name in QUANTITIES if name in failed)
+
+
+def judge(subject: Subject, case: Case, convention: Convention, clock: Clock | None = None) -> Trial:
+    """Run the subject on a case and hold it against the truth."""
+    return held_against(convention, case, subject.observe(case, clock))
+
+
+def held_against(convention: Convention, case: Case, seen: Observation) -> Trial:
+    """What was seen of a case, compared with what must be."""
+    expected = convention.expected(case)
+    truth = expected.truth
+    comparisons = {}
+    for name, value in truth.exact.items():
+        tolerance = tolerance_of(name, truth.conditioning, case.dtype)
+        if convention.changes and case.data != "nan" and np.isnan(value.astype(np.float64)).any():
+            continue  # the accepted convention has no derivative there, as sqrt(var) has none at 0
+        if name in seen.problems:
+            comparisons[name] = Comparison(name, float("inf"), tolerance, problem=seen.problems[name])
+        elif name in seen.outcome:
+            comparisons[name] = compare(name, seen.outcome[name], value, truth.scale[name], case.dtype, tolerance)
+        # else the layer has no such quantity: not covered, never counted as agreement
+    return Trial(case, seen, expected, comparisons)

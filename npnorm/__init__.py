@@ -1,7 +1,8 @@
 """Normalization layers in NumPy with hand-written gradients.
 
 `GroupNorm`, `LayerNorm`, `RMSNorm`, `BatchNorm` and `InstanceNorm` take the options of their `torch.nn`
-namesakes, and agree with them in every output and gradient. They need NumPy and nothing else.
+namesakes, and agree with them in every output and gradient. `npnorm` imports NumPy and nothing else, its lab
+apart; what more the distribution installs is for `reference`.
 
     >>> import numpy as np
     >>> from npnorm import GroupNorm

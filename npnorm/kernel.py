@@ -23,7 +23,9 @@ a tile of x is copied once, to where it will be kept, and all else is done there
 need a second sweep, which goes backwards, and so does the whole of backward: what was touched last is nearest. No array
 of full size is made but the output and the one that backward needs. Small arrays are bound by the number of calls.
 Sums go through BLAS. Where a row has one gamma (a channel's space, BatchNorm's columns) all its factors and terms fold
-into one factor and one term, and `kept` is c; elsewhere (a row of features) it is xhat.
+into one factor and one term, and `kept` is c; elsewhere (a row of features) it is xhat. What broadcasts along a row
+shorter than NumPy's buffer is copied there first, at twice the cost of the operation itself: so where rows are long the
+buffer is as short as can be during a call, and afterwards, however that ends, what it was before.
 """
 
 from collections.abc import Iterator
@@ -40,6 +42,7 @@ RUN = 1 << 10  # the most numbers of a row that BLAS adds in one go: a few round
 SHORT = 1 << 7  # the most numbers of a row that a product with a vector may add
 ROWS = 1 << 4  # the most rows that BLAS adds in one go, one after the other
 LONG = 1 << 9  # a row from which it is better not to copy what broadcasts along it
+BUFFER = 16  # numbers in NumPy's buffer while rows are long, the fewest it takes: see Speed above
 CACHE_LINE = 64  # bytes
 
 Slices = tuple[slice, ...]  # empty: all of it
@@ -118,39 +121,43 @@ def normalize(
     mean and a variance of gamma's shape, stand in for those of x, as in BatchNorm's eval mode. Writes `y` and `kept`;
     x may be `y`.
     """
-    _prefer_long_rows(layout)
-    work = _workspace(layout, x.dtype)
-    statistics = []
-    for part in layout.parts:
-        if given is None:
-            found = _statistics(x, kept, work, layout, part, eps, center)
-        else:
-            mean, var = (array[part[0].parameters][None] for array in given)
-            for at, _ in part:
-                np.subtract(x[at], mean, out=kept[at])
-            found = Statistics(mean, var, _rstd(var + eps), np.zeros_like(mean))
-        rstd, delta = found.rstd, found.delta
-        for at, of in reversed(part):
-            z, out = kept[at], y[at]
-            weight = None if gamma is None else gamma[of]
-            offset = None if beta is None else beta[of]
-            if layout.folds:
-                scale = rstd if weight is None else rstd * weight
-                shift = delta * scale
-                np.multiply(z, scale, out=out)
-                out += np.negative(shift) if offset is None else offset - shift
-                continue
-            if center:
-                z -= delta
-            z *= rstd
-            if weight is None:
-                np.copyto(out, z)
+    buffer = np.setbufsize(BUFFER) if layout.long_rows else None
+    try:
+        work = _workspace(layout, x.dtype)
+        statistics = []
+        for part in layout.parts:
+            if given is None:
+                found = _statistics(x, kept, work, layout, part, eps, center)
             else:
-                np.multiply(z, weight, out=out)
-            if offset is not None:
-                out += offset
-        statistics.append(found)
-    return statistics
+                mean, var = (array[part[0].parameters][None] for array in given)
+                for at, _ in part:
+                    np.subtract(x[at], mean, out=kept[at])
+                found = Statistics(mean, var, _rstd(var + eps), np.zeros_like(mean))
+            rstd, delta = found.rstd, found.delta
+            for at, of in reversed(part):
+                z, out = kept[at], y[at]
+                weight = None if gamma is None else gamma[of]
+                offset = None if beta is None else beta[of]
+                if layout.folds:
+                    scale = rstd if weight is None else rstd * weight
+                    shift = delta * scale
+                    np.multiply(z, scale, out=out)
+                    out += np.negative(shift) if offset is None else offset - shift
+                    continue
+                if center:
+                    z -= delta
+                z *= rstd
+                if weight is None:
+                    np.copyto(out, z)
+                else:
+                    np.multiply(z, weight, out=out)
+                if offset is not None:
+                    out += offset
+            statistics.append(found)
+        return statistics
+    finally:
+        if buffer is not None:
+            np.setbufsize(buffer)
 
 
 def _statistics(
@@ -207,38 +214,42 @@ def gradients(
     dgamma = sum(dy * xhat) and dbeta = sum(dy) over all that shares a gamma, of shape (G, K). No mean(d) where `center`
     is False; dx = rstd * d where mean and variance are `constant`. `dx` may be dy.
     """
-    _prefer_long_rows(layout)
-    work = _workspace(layout, dy.dtype)
-    dbeta, dgamma = np.zeros((2, *layout.shape[1:3]))
-    shares = np.full(layout.shape[1:3], layout.share, dy.dtype) if gamma is None else gamma[..., 0] * layout.share
-    for part, found in zip(reversed(layout.parts), reversed(statistics), strict=True):
-        rstd = found.rstd
-        level, slope, pieces = _means(dy, kept, work, layout, part, found, shares, center)
-        for of, d_sum, d_xhat in pieces:
-            if layout.single:
-                dbeta, dgamma = d_sum, d_xhat
-            else:
-                dbeta[of] += d_sum
-                dgamma[of] += d_xhat
-        level *= rstd
-        slope *= rstd
-        if layout.folds:
-            slope *= rstd
-            level -= slope * found.delta
-        for at, of in reversed(part):
-            d, out, scale = dy[at], dx[at], rstd
-            if gamma is not None:
-                if layout.folds:
-                    scale = rstd * gamma[of]
+    buffer = np.setbufsize(BUFFER) if layout.long_rows else None
+    try:
+        work = _workspace(layout, dy.dtype)
+        dbeta, dgamma = np.zeros((2, *layout.shape[1:3]))
+        shares = np.full(layout.shape[1:3], layout.share, dy.dtype) if gamma is None else gamma[..., 0] * layout.share
+        for part, found in zip(reversed(layout.parts), reversed(statistics), strict=True):
+            rstd = found.rstd
+            level, slope, pieces = _means(dy, kept, work, layout, part, found, shares, center)
+            for of, d_sum, d_xhat in pieces:
+                if layout.single:
+                    dbeta, dgamma = d_sum, d_xhat
                 else:
-                    d = np.multiply(d, gamma[of], out=out)
-            np.multiply(d, scale, out=out)
-            if constant:
-                continue
-            out -= np.multiply(kept[at], slope, out=_like(out, work))
-            if center:
-                out -= level
-    return dgamma, dbeta
+                    dbeta[of] += d_sum
+                    dgamma[of] += d_xhat
+            level *= rstd
+            slope *= rstd
+            if layout.folds:
+                slope *= rstd
+                level -= slope * found.delta
+            for at, of in reversed(part):
+                d, out, scale = dy[at], dx[at], rstd
+                if gamma is not None:
+                    if layout.folds:
+                        scale = rstd * gamma[of]
+                    else:
+                        d = np.multiply(d, gamma[of], out=out)
+                np.multiply(d, scale, out=out)
+                if constant:
+                    continue
+                out -= np.multiply(kept[at], slope, out=_like(out, work))
+                if center:
+                    out -= level
+        return dgamma, dbeta
+    finally:
+        if buffer is not None:
+            np.setbufsize(buffer)
 
 
 def _means(
@@ -279,15 +290,6 @@ def _cuts(length: int, numbers: int, least: int = 1) -> list[slice]:
     """An axis whose entries hold so many numbers each, cut evenly into slices that come nearest to a tile."""
     step = max(-(-length // max(1, round(length * numbers / TILE))), least)
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
-
-
-def _prefer_long_rows(layout: Layout) -> None:
-    """Keep NumPy from copying what broadcasts along a row into a buffer, which costs twice the operation itself.
-
-    It does so for rows shorter than the buffer. The `np.errstate` around the call restores the buffer's size.
-    """
-    if layout.long_rows:
-        np.setbufsize(16)
 
 
 def _workspace(layout: Layout, dtype: np.dtype) -> Array | None:

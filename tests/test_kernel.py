@@ -7,6 +7,7 @@ numbers have many, with all the ways to be cut; and once they are left as they a
 
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -369,3 +370,33 @@ def test_the_buffer_of_numpy_is_as_it_was() -> None:
     layer = LayerNorm(2048)
     layer.backward(layer.forward(np.random.default_rng(10).normal(size=(64, 2048))))
     assert np.getbufsize() == before
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "raises"])
+@pytest.mark.parametrize(("shape", "across_batch"), [((4, 1, 600, 1), False), ((2, 1, 3, 600), True)], ids=str)
+def test_called_directly_the_kernel_leaves_numpy_as_it_was(
+    shape: Shape, across_batch: bool, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its short buffer does not depend on the caller to be undone."""
+    layout = kernel.layout(shape, across_batch)
+    x, dy = np.random.default_rng(10).normal(size=(2, *shape))
+    kept, y, dx = (np.empty(shape) for _ in range(3))
+    with np.errstate():
+        statistics = kernel.normalize(x, y, kept, layout, None, None, 1e-5)
+    y.flags.writeable = dx.flags.writeable = not fails
+
+    during: list[int] = []
+    workspace = kernel._workspace
+    monkeypatch.setattr(kernel, "_workspace", lambda *of: during.append(np.getbufsize()) or workspace(*of))
+    for call in (
+        lambda: kernel.normalize(x, y, kept, layout, None, None, 1e-5),
+        lambda: kernel.gradients(dy, dx, kept, layout, None, statistics),
+    ):
+        with np.errstate(over="raise", under="warn"):
+            np.setbufsize(4096)
+            before = np.geterr()
+            with pytest.raises(ValueError, match="read-only") if fails else nullcontext():
+                call()
+            assert np.getbufsize() == 4096
+            assert np.geterr() == before
+            assert during.pop() < 4096, "the rows are long, and yet the buffer was as ever"

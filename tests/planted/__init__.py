@@ -11,8 +11,8 @@ from tests.planted.row import Planted
 
 def _collected() -> tuple[tuple[str, Planted], ...]:
     """(module, row) of every row, in the order of the modules' names."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names if name != "row"}
+    names = sorted(module.name for module in pkgutil.walk_packages(__path__, f"{__name__}.") if not module.ispkg)
+    modules = {name: importlib.import_module(name) for name in names}
     return tuple((name, row) for name, module in modules.items() for row in getattr(module, "ROWS", ()))
 
 

@@ -1,6 +1,6 @@
 """Right layers made of two operators: a mean over what shares statistics, and a sum to a parameter's shape.
 
-A layer is then a few lines of algebra, each of which `pairs.py` can exchange.
+A layer is then a few lines of algebra, each of which a `pairs.py` can exchange.
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 

@@ -5,14 +5,14 @@ Both ids must be named, nothing else. It must not know `reference` or `npnorm`: 
 
 import numpy as np
 
-from tests.planted.batch_norm_axes import AxesBatchNorm
-from tests.planted.batch_norm_einsum import EinsumBatchNorm
-from tests.planted.batch_norm_flat import FlatBatchNorm
-from tests.planted.batch_norm_loop import LoopBatchNorm
-from tests.planted.batch_norm_memory import BufferBatchNorm
-from tests.planted.batch_norm_running import ClosureBatchNorm
-from tests.planted.batch_norm_staged import StagedBatchNorm
 from tests.planted.row import Planted
+from tests.planted.wrong.batch_norm.axes import AxesBatchNorm
+from tests.planted.wrong.batch_norm.einsum import EinsumBatchNorm
+from tests.planted.wrong.batch_norm.flat import FlatBatchNorm
+from tests.planted.wrong.batch_norm.loop import LoopBatchNorm
+from tests.planted.wrong.batch_norm.memory import BufferBatchNorm
+from tests.planted.wrong.batch_norm.running import ClosureBatchNorm
+from tests.planted.wrong.batch_norm.staged import StagedBatchNorm
 
 
 class ClosureBiasedAndEvalTrainingFormula(ClosureBatchNorm):

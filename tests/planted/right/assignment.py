@@ -5,7 +5,7 @@ Must not know `reference` or `npnorm`: it is what these are judged with.
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 # -- the functions a student writes --
 
@@ -195,42 +195,10 @@ class AssignmentRMSNorm:
         return dx
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(
-        AssignmentBatchNorm,
-        "BatchNorm",
-        RIGHT,
-        RIGHT,
-        "staged functions with a cache tuple; right; (N, D) only",
-    ),
-    Planted(
-        AssignmentSpatialBatchNorm,
-        "BatchNorm",
-        RIGHT,
-        RIGHT,
-        "transposes and calls the 2D function; right; 4D only",
-    ),
-    Planted(
-        AssignmentLayerNorm,
-        "LayerNorm",
-        RIGHT,
-        RIGHT,
-        "works on the transpose; right; (N, D) only, else ValueError",
-    ),
-    Planted(
-        AssignmentSpatialGroupNorm,
-        "GroupNorm",
-        RIGHT,
-        RIGHT,
-        "gamma (1, C, 1, 1); right; 4D only, no affine keyword",
-    ),
-    Planted(
-        AssignmentRMSNorm,
-        "RMSNorm",
-        RIGHT,
-        RIGHT,
-        "power -1/2 and its chain; right; one normalized axis only",
-    ),
+    right("BatchNorm", AssignmentBatchNorm, "staged functions with a cache tuple; right; (N, D) only"),
+    right("BatchNorm", AssignmentSpatialBatchNorm, "transposes and calls the 2D function; right; 4D only"),
+    right("LayerNorm", AssignmentLayerNorm, "works on the transpose; right; (N, D) only, else ValueError"),
+    right("GroupNorm", AssignmentSpatialGroupNorm, "gamma (1, C, 1, 1); right; 4D only, no affine keyword"),
+    right("RMSNorm", AssignmentRMSNorm, "power -1/2 and its chain; right; one normalized axis only"),
 )

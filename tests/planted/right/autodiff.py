@@ -5,7 +5,7 @@ Must not know `reference` or `npnorm`: it is what these are judged with.
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 def unbroadcast(grad, shape):
@@ -178,18 +178,10 @@ class TapeBatchNorm(_OnTape):
         self.running_var = (self.running_var * (1 - a) + var * a * (n / max(n - 1, 1))).astype(var.dtype)
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(TapeLayerNorm, "LayerNorm", RIGHT, RIGHT, "autodiff tape; right"),
-    Planted(TapeRMSNorm, "RMSNorm", RIGHT, RIGHT, "autodiff tape; right"),
-    Planted(TapeGroupNorm, "GroupNorm", RIGHT, RIGHT, "autodiff tape over (N, G, -1); right"),
-    Planted(TapeInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "autodiff tape; right"),
-    Planted(
-        TapeBatchNorm,
-        "BatchNorm",
-        RIGHT,
-        RIGHT,
-        "autodiff tape, running statistics as constants in eval; right",
-    ),
+    right("LayerNorm", TapeLayerNorm, "autodiff tape; right"),
+    right("RMSNorm", TapeRMSNorm, "autodiff tape; right"),
+    right("GroupNorm", TapeGroupNorm, "autodiff tape over (N, G, -1); right"),
+    right("InstanceNorm", TapeInstanceNorm, "autodiff tape; right"),
+    right("BatchNorm", TapeBatchNorm, "autodiff tape, running statistics as constants in eval; right"),
 )

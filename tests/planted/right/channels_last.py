@@ -5,7 +5,7 @@ Must not know `reference` or `npnorm`: it is what these are judged with.
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 class ChannelsLastBatchNorm:
@@ -148,23 +148,19 @@ class ChannelsLastImageBatchNorm:
         return dx.reshape(dy.shape), dgamma, dbeta
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(ChannelsLastBatchNorm, "BatchNorm", RIGHT, RIGHT, "channels last, any rank; right"),
-    Planted(ChannelsLastGroupNorm, "GroupNorm", RIGHT, RIGHT, "channels last, (N, positions, G, C/G); right"),
-    Planted(
-        ChannelsLastImageInstanceNorm,
+    right("BatchNorm", ChannelsLastBatchNorm, "channels last, any rank; right", channels_last=True),
+    right("GroupNorm", ChannelsLastGroupNorm, "channels last, (N, positions, G, C/G); right", channels_last=True),
+    right(
         "InstanceNorm",
-        RIGHT,
-        RIGHT,
+        ChannelsLastImageInstanceNorm,
         "channels last, gamma (1, 1, 1, C); right; 4D only",
+        channels_last=True,
     ),
-    Planted(
-        ChannelsLastImageBatchNorm,
+    right(
         "BatchNorm",
-        RIGHT,
-        RIGHT,
+        ChannelsLastImageBatchNorm,
         "channels last, staged, backward gives a tuple; right; 4D only",
+        channels_last=True,
     ),
 )

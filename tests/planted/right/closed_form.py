@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 class LinearInXGroupNorm:
@@ -172,24 +172,10 @@ class LinearInXBatchNorm:
         return np.moveaxis(dx.reshape(dy.shape), 0, 1)
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(
-        LinearInXGroupNorm,
-        "GroupNorm",
-        RIGHT,
-        RIGHT,
-        "dx = a dy + b x + c from ds and db; gamma (1, C); right",
-    ),
-    Planted(LinearInXInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "dx = a dy + b x + c, a group per channel; right"),
-    Planted(LinearInXLayerNorm, "LayerNorm", RIGHT, RIGHT, "y = x scale + shift, dx = a dy + b x + c; right"),
-    Planted(LinearInXRMSNorm, "RMSNorm", RIGHT, RIGHT, "dx = a dy + b x; right"),
-    Planted(
-        LinearInXBatchNorm,
-        "BatchNorm",
-        RIGHT,
-        RIGHT,
-        "channels first, dx = a dy + b x + c; right, in eval too",
-    ),
+    right("GroupNorm", LinearInXGroupNorm, "dx = a dy + b x + c from ds and db; gamma (1, C); right"),
+    right("InstanceNorm", LinearInXInstanceNorm, "dx = a dy + b x + c, a group per channel; right"),
+    right("LayerNorm", LinearInXLayerNorm, "y = x scale + shift, dx = a dy + b x + c; right"),
+    right("RMSNorm", LinearInXRMSNorm, "dx = a dy + b x; right"),
+    right("BatchNorm", LinearInXBatchNorm, "channels first, dx = a dy + b x + c; right, in eval too"),
 )

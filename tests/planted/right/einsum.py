@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 class EinsumGroupNorm:
@@ -169,18 +169,10 @@ class EinsumTokenRMSNorm:
         return (dy - self.u * np.einsum("btd,btd->bt", dy, self.u)[:, :, None] / self.D) / self.rms
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(EinsumGroupNorm, "GroupNorm", RIGHT, RIGHT, "einsum over ngcs, gamma (G, C/G, 1); right"),
-    Planted(
-        EinsumImageInstanceNorm,
-        "InstanceNorm",
-        RIGHT,
-        RIGHT,
-        "einsum over nchw, gamma (C, 1, 1); right; 4D only",
-    ),
-    Planted(EinsumImageBatchNorm, "BatchNorm", RIGHT, RIGHT, "gamma (1, C, 1, 1); right; 4D only, else IndexError"),
-    Planted(EinsumLayerNorm, "LayerNorm", RIGHT, RIGHT, "einsum over rows; right"),
-    Planted(EinsumTokenRMSNorm, "RMSNorm", RIGHT, RIGHT, "einsum over btd, gamma (1, 1, D); right; 3D only"),
+    right("GroupNorm", EinsumGroupNorm, "einsum over ngcs, gamma (G, C/G, 1); right"),
+    right("InstanceNorm", EinsumImageInstanceNorm, "einsum over nchw, gamma (C, 1, 1); right; 4D only"),
+    right("BatchNorm", EinsumImageBatchNorm, "gamma (1, C, 1, 1); right; 4D only, else IndexError"),
+    right("LayerNorm", EinsumLayerNorm, "einsum over rows; right"),
+    right("RMSNorm", EinsumTokenRMSNorm, "einsum over btd, gamma (1, 1, D); right; 3D only"),
 )

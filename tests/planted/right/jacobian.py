@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 def jacobian(out, s, shared):
@@ -161,17 +161,9 @@ class JacobianBatchNorm:
         return dx
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(JacobianGroupNorm, "GroupNorm", RIGHT, RIGHT, "a dictionary of n x n Jacobians, one a group; right"),
-    Planted(
-        JacobianLayerNorm,
-        "LayerNorm",
-        RIGHT,
-        RIGHT,
-        "Jacobians in a list, one a row, gamma as a diagonal matrix; right",
-    ),
-    Planted(JacobianRMSNorm, "RMSNorm", RIGHT, RIGHT, "Jacobians in a list, one a row; right"),
-    Planted(JacobianBatchNorm, "BatchNorm", RIGHT, RIGHT, "a Jacobian a channel, c times identity in eval; right"),
+    right("GroupNorm", JacobianGroupNorm, "a dictionary of n x n Jacobians, one a group; right"),
+    right("LayerNorm", JacobianLayerNorm, "Jacobians in a list, one a row, gamma as a diagonal matrix; right"),
+    right("RMSNorm", JacobianRMSNorm, "Jacobians in a list, one a row; right"),
+    right("BatchNorm", JacobianBatchNorm, "a Jacobian a channel, c times identity in eval; right"),
 )

@@ -8,7 +8,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 class LoopGroupNorm:
@@ -209,17 +209,9 @@ class LoopBatchNorm:
         return dx
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(LoopGroupNorm, "GroupNorm", RIGHT, RIGHT, "loops over samples, groups, channels; right"),
-    Planted(LoopLayerNorm, "LayerNorm", RIGHT, RIGHT, "loop over positions, a dictionary as cache; right"),
-    Planted(LoopScalarRMSNorm, "RMSNorm", RIGHT, RIGHT, "single numbers in Python floats, lists as cache; right"),
-    Planted(
-        LoopBatchNorm,
-        "BatchNorm",
-        RIGHT,
-        RIGHT,
-        "an object a channel, running statistics as properties; right",
-    ),
+    right("GroupNorm", LoopGroupNorm, "loops over samples, groups, channels; right"),
+    right("LayerNorm", LoopLayerNorm, "loop over positions, a dictionary as cache; right"),
+    right("RMSNorm", LoopScalarRMSNorm, "single numbers in Python floats, lists as cache; right"),
+    right("BatchNorm", LoopBatchNorm, "an object a channel, running statistics as properties; right"),
 )

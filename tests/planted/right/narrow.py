@@ -5,7 +5,7 @@ What they do not take they refuse. Must not know `reference` or `npnorm`: it is 
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 class OnlyFeaturesBatchNorm:
@@ -238,21 +238,13 @@ class VolumeOnlyInstanceNorm:
         return self.scale * (g - (g.sum(axes, keepdims=True) + self.v * (g * self.v).sum(axes, keepdims=True)) / n)
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(
-        OnlyFeaturesBatchNorm,
-        "BatchNorm",
-        RIGHT,
-        RIGHT,
-        "num_features only, all state (1, D); right; (N, D) only",
-    ),
-    Planted(BareGroupNorm, "GroupNorm", RIGHT, RIGHT, "no gamma, no beta, no eps keyword; right"),
-    Planted(BareBatchNorm, "BatchNorm", RIGHT, RIGHT, "gamma and beta are None, no affine keyword; right"),
-    Planted(BareRMSNorm, "RMSNorm", RIGHT, RIGHT, "no gamma, the backward is a closure; right"),
-    Planted(DoubleOnlyLayerNorm, "LayerNorm", RIGHT, RIGHT, "TypeError unless float64; right"),
-    Planted(SampleLoopLayerNorm, "LayerNorm", RIGHT, RIGHT, "gamma (1, D), no bias keyword; right; (N, D) only"),
-    Planted(SequenceOnlyGroupNorm, "GroupNorm", RIGHT, RIGHT, "gamma (C, 1), transposed; right; 3D only"),
-    Planted(VolumeOnlyInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "gamma (1, C, 1, 1, 1); right; 5D only"),
+    right("BatchNorm", OnlyFeaturesBatchNorm, "num_features only, all state (1, D); right; (N, D) only"),
+    right("GroupNorm", BareGroupNorm, "no gamma, no beta, no eps keyword; right"),
+    right("BatchNorm", BareBatchNorm, "gamma and beta are None, no affine keyword; right"),
+    right("RMSNorm", BareRMSNorm, "no gamma, the backward is a closure; right"),
+    right("LayerNorm", DoubleOnlyLayerNorm, "TypeError unless float64; right"),
+    right("LayerNorm", SampleLoopLayerNorm, "gamma (1, D), no bias keyword; right; (N, D) only"),
+    right("GroupNorm", SequenceOnlyGroupNorm, "gamma (C, 1), transposed; right; 3D only"),
+    right("InstanceNorm", VolumeOnlyInstanceNorm, "gamma (1, C, 1, 1, 1); right; 5D only"),
 )

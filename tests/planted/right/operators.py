@@ -6,7 +6,7 @@ Must not import `reference` or `npnorm`: the corpus judges the judge.
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 class Operators:
@@ -117,12 +117,8 @@ class OperatorRMSNorm(OperatorLayerNorm):
         return self.rstd * (d - self.xhat * self.avg(d * self.xhat))
 
 
-def _row(layer, like):
-    return Planted(layer, like, frozenset(), frozenset(), "two operators and algebra: right")
-
-
 ROWS = (
-    _row(OperatorGroupNorm, "GroupNorm"),
-    _row(OperatorLayerNorm, "LayerNorm"),
-    _row(OperatorRMSNorm, "RMSNorm"),
+    right("GroupNorm", OperatorGroupNorm, "two operators and algebra: right"),
+    right("LayerNorm", OperatorLayerNorm, "two operators and algebra: right"),
+    right("RMSNorm", OperatorRMSNorm, "two operators and algebra: right"),
 )

@@ -7,7 +7,7 @@ Must not know `reference` or `npnorm`: it is what these are judged with.
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 def mean_over(a, axes):
@@ -169,30 +169,10 @@ class DictReturningInstanceNorm:
         return {"dx": dx.reshape(dy.shape), **grads}
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(
-        TupleReturningGroupNorm,
-        "GroupNorm",
-        RIGHT,
-        RIGHT,
-        "splits and stacks groups, backward gives a tuple; right",
-    ),
-    Planted(
-        DictReturningLayerNorm,
-        "LayerNorm",
-        RIGHT,
-        RIGHT,
-        "a dictionary as cache, backward gives a dictionary; right",
-    ),
-    Planted(
-        TupleReturningBatchNorm,
-        "BatchNorm",
-        RIGHT,
-        RIGHT,
-        "channels swapped to the end, backward gives a tuple; right",
-    ),
-    Planted(PairReturningRMSNorm, "RMSNorm", RIGHT, RIGHT, "backward gives (dx, dgamma), no affine keyword; right"),
-    Planted(DictReturningInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "backward gives a dictionary; right"),
+    right("GroupNorm", TupleReturningGroupNorm, "splits and stacks groups, backward gives a tuple; right"),
+    right("LayerNorm", DictReturningLayerNorm, "a dictionary as cache, backward gives a dictionary; right"),
+    right("BatchNorm", TupleReturningBatchNorm, "channels swapped to the end, backward gives a tuple; right"),
+    right("RMSNorm", PairReturningRMSNorm, "backward gives (dx, dgamma), no affine keyword; right"),
+    right("InstanceNorm", DictReturningInstanceNorm, "backward gives a dictionary; right"),
 )

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import right
 
 
 class _StagedRows:
@@ -174,12 +174,10 @@ class StagedBatchNorm:
         return dxmu - dxmu.sum(axis=self.axes, keepdims=True) / self.n
 
 
-RIGHT = frozenset()
-
 ROWS = (
-    Planted(StagedGroupNorm, "GroupNorm", RIGHT, RIGHT, "node by node over rows of groups; right"),
-    Planted(StagedInstanceNorm, "InstanceNorm", RIGHT, RIGHT, "node by node, a group per channel; right"),
-    Planted(StagedLayerNorm, "LayerNorm", RIGHT, RIGHT, "node by node over flattened rows; right"),
-    Planted(StagedRMSNorm, "RMSNorm", RIGHT, RIGHT, "node by node over axes; right"),
-    Planted(StagedBatchNorm, "BatchNorm", RIGHT, RIGHT, "node by node, its own eval branch; right"),
+    right("GroupNorm", StagedGroupNorm, "node by node over rows of groups; right"),
+    right("InstanceNorm", StagedInstanceNorm, "node by node, a group per channel; right"),
+    right("LayerNorm", StagedLayerNorm, "node by node over flattened rows; right"),
+    right("RMSNorm", StagedRMSNorm, "node by node over axes; right"),
+    right("BatchNorm", StagedBatchNorm, "node by node, its own eval branch; right"),
 )

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import unknown
 
 
 class _TiledRows:
@@ -219,72 +219,23 @@ class First100RowsBatchNorm(_TiledBatchNorm):
         return mean, np.square(rows - mean).mean(axis=0)
 
 
-NONE = frozenset()
-PARAMETERS = frozenset({"dgamma", "dbeta"})
-STATE = frozenset({"y", "dx", "dgamma", "running_mean", "running_var"})
-
 ROWS = (
-    Planted(
-        LastBlockOf32DroppedLayerNorm,
-        "LayerNorm",
-        NONE,
-        PARAMETERS,
-        "tiles; rows of an incomplete block of 32 lost",
+    unknown(
+        "LayerNorm", LastBlockOf32DroppedLayerNorm, "dgamma dbeta", "tiles; rows of an incomplete block of 32 lost"
     ),
-    Planted(
-        LastBlockOf64DroppedRMSNorm,
-        "RMSNorm",
-        NONE,
-        frozenset({"dgamma"}),
-        "tiles of 64; only with more than 64 rows",
+    unknown("RMSNorm", LastBlockOf64DroppedRMSNorm, "dgamma", "tiles of 64; only with more than 64 rows"),
+    unknown("BatchNorm", LastBlockOf128DroppedBatchNorm, "dgamma dbeta", "tiles of 128; only with more than 128 rows"),
+    unknown(
+        "GroupNorm", LastBlockOf256DroppedGroupNorm, "dgamma dbeta", "tiles of 256; only with more than 256 positions"
     ),
-    Planted(
-        LastBlockOf128DroppedBatchNorm,
+    unknown("GroupNorm", OverlappingBlocksGroupNorm, "dgamma dbeta", "tiles of 16 overlap; only beyond 16 positions"),
+    unknown("LayerNorm", LastRowMissingFromDgammaLayerNorm, "dgamma", "the last row is left out of dgamma"),
+    unknown("RMSNorm", AtomicRaceRMSNorm, "dgamma", "partial sums overwritten; only with more than 32 rows"),
+    unknown("BatchNorm", HalfPrecisionSumBatchNorm, "dgamma dbeta", "parameter gradients summed in float16, cast back"),
+    unknown(
         "BatchNorm",
-        NONE,
-        PARAMETERS,
-        "tiles of 128; only with more than 128 rows",
-    ),
-    Planted(
-        LastBlockOf256DroppedGroupNorm,
-        "GroupNorm",
-        NONE,
-        PARAMETERS,
-        "tiles of 256; only with more than 256 positions",
-    ),
-    Planted(
-        OverlappingBlocksGroupNorm,
-        "GroupNorm",
-        NONE,
-        PARAMETERS,
-        "tiles of 16 overlap; only beyond 16 positions",
-    ),
-    Planted(
-        LastRowMissingFromDgammaLayerNorm,
-        "LayerNorm",
-        NONE,
-        frozenset({"dgamma"}),
-        "the last row is left out of dgamma",
-    ),
-    Planted(
-        AtomicRaceRMSNorm,
-        "RMSNorm",
-        NONE,
-        frozenset({"dgamma"}),
-        "partial sums overwritten; only with more than 32 rows",
-    ),
-    Planted(
-        HalfPrecisionSumBatchNorm,
-        "BatchNorm",
-        NONE,
-        PARAMETERS,
-        "parameter gradients summed in float16, cast back",
-    ),
-    Planted(
         First100RowsBatchNorm,
-        "BatchNorm",
-        NONE,
-        STATE,
+        "y dx dgamma running_mean running_var",
         "statistics of the first 100 rows; standard backward over them",
     ),
 )

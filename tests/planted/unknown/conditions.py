@@ -5,7 +5,7 @@ No dictionary of mistakes holds these. Must not know `reference` or `npnorm`: th
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import unknown
 
 
 class _AxesGroupNorm:
@@ -200,69 +200,33 @@ class EpsAtMostHundredthBatchNorm(_AxesBatchNorm):
         super().__init__(num_features, min(eps, 0.01), momentum, affine)  # planted: a large eps is cut
 
 
-NONE = frozenset()
-FORWARD = frozenset({"y", "dx", "dgamma"})
-EVERYTHING = FORWARD | {"dbeta"}
-STATE = FORWARD | {"running_mean", "running_var"}
-DX = frozenset({"dx"})
-
 ROWS = (
-    Planted(
-        SingleSampleAsOneGroupNorm,
-        "GroupNorm",
-        NONE,
-        FORWARD,
-        "keepdims; batch 1 only; standard backward, own axes",
+    unknown(
+        "GroupNorm", SingleSampleAsOneGroupNorm, "y dx dgamma", "keepdims; batch 1 only; standard backward, own axes"
     ),
-    Planted(
-        ChannelAxisFoundBySizeGroupNorm,
-        "GroupNorm",
-        NONE,
-        EVERYTHING,
-        "N == C only; the derivative of the forward",
+    unknown(
+        "GroupNorm", ChannelAxisFoundBySizeGroupNorm, "y dx dgamma dbeta", "N == C only; the derivative of the forward"
     ),
-    Planted(
-        VarianceWithinChannelsGroupNorm,
-        "GroupNorm",
-        NONE,
-        FORWARD,
-        "more than one channel a group; standard backward",
+    unknown(
+        "GroupNorm", VarianceWithinChannelsGroupNorm, "y dx dgamma", "more than one channel a group; standard backward"
     ),
-    Planted(AveragedGammaInMeansGroupNorm, "GroupNorm", NONE, DX, "only when gamma varies in a group"),
-    Planted(
-        EveryOtherColumnInstanceNorm,
+    unknown("GroupNorm", AveragedGammaInMeansGroupNorm, "dx", "only when gamma varies in a group"),
+    unknown("InstanceNorm", EveryOtherColumnInstanceNorm, "y dx dgamma", "last axis longer than 1; standard backward"),
+    unknown("InstanceNorm", HeightSquaredInstanceNorm, "dx", "both gradient means over H * H; 4D and H != W only"),
+    unknown(
         "InstanceNorm",
-        NONE,
-        FORWARD,
-        "last axis longer than 1; standard backward",
-    ),
-    Planted(
-        HeightSquaredInstanceNorm,
-        "InstanceNorm",
-        NONE,
-        DX,
-        "both gradient means over H * H; 4D and H != W only",
-    ),
-    Planted(
         HeightOnlyInMeanTermInstanceNorm,
-        "InstanceNorm",
-        NONE,
-        DX,
+        "dx",
         "mean term divided by the first spatial axis only; 4D and 5D",
     ),
-    Planted(
-        FirstShapeRememberedBatchNorm,
+    unknown(
         "BatchNorm",
-        NONE,
-        STATE,
+        FirstShapeRememberedBatchNorm,
+        "y dx dgamma running_mean running_var",
         "a later batch of another size only; standard backward",
     ),
-    Planted(DepthForgottenBatchNorm, "BatchNorm", NONE, DX, "both gradient means miss the depth; 5D only"),
-    Planted(
-        EpsAtMostHundredthBatchNorm,
-        "BatchNorm",
-        NONE,
-        FORWARD,
-        "eps above 0.01 only; the derivative of the forward",
+    unknown("BatchNorm", DepthForgottenBatchNorm, "dx", "both gradient means miss the depth; 5D only"),
+    unknown(
+        "BatchNorm", EpsAtMostHundredthBatchNorm, "y dx dgamma", "eps above 0.01 only; the derivative of the forward"
     ),
 )

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import unknown
 
 
 class _Rowwise:
@@ -233,42 +233,69 @@ class NoiseAddedGroupNorm(_RowwiseGroupNorm):
         return self.xhat
 
 
-NONE = frozenset()
-FORWARD = frozenset({"y", "dx", "dgamma"})
-
-
-def _row(layer, note):
-    like = next(name for name in ("GroupNorm", "LayerNorm", "RMSNorm") if layer.__name__.endswith(name))
-    return Planted(layer, like, NONE, FORWARD, note)
-
-
 ROWS = (
-    _row(MedianForMeanLayerNorm, "rows; median for mean; standard backward"),
-    _row(MeanAbsoluteDeviationLayerNorm, "rows; mean absolute deviation for std; standard backward"),
-    _row(MaximumSubtractedLayerNorm, "rows; maximum subtracted; standard backward"),
-    _row(SoftmaxLayerNorm, "rows; a softmax; the derivative of the forward"),
-    _row(LargestMagnitudeRMSNorm, "rows; divided by max |x|; standard backward"),
-    _row(MeanMagnitudeRMSNorm, "rows; divided by mean |x|; the derivative of the forward"),
-    _row(OneMoreInCountRMSNorm, "rows; n + 1; standard backward"),
-    _row(
+    unknown("LayerNorm", MedianForMeanLayerNorm, "y dx dgamma", "rows; median for mean; standard backward"),
+    unknown(
+        "LayerNorm",
+        MeanAbsoluteDeviationLayerNorm,
+        "y dx dgamma",
+        "rows; mean absolute deviation for std; standard backward",
+    ),
+    unknown("LayerNorm", MaximumSubtractedLayerNorm, "y dx dgamma", "rows; maximum subtracted; standard backward"),
+    unknown("LayerNorm", SoftmaxLayerNorm, "y dx dgamma", "rows; a softmax; the derivative of the forward"),
+    unknown("RMSNorm", LargestMagnitudeRMSNorm, "y dx dgamma", "rows; divided by max |x|; standard backward"),
+    unknown("RMSNorm", MeanMagnitudeRMSNorm, "y dx dgamma", "rows; divided by mean |x|; the derivative of the forward"),
+    unknown("RMSNorm", OneMoreInCountRMSNorm, "y dx dgamma", "rows; n + 1; standard backward"),
+    unknown(
+        "RMSNorm",
         LastAxisCountRMSNorm,
+        "y dx dgamma",
         "rows; divides by the last axis alone; only with two or more axes; standard backward",
     ),
-    _row(TruncatedToIntegersRMSNorm, "rows; x cast through int; standard backward"),
-    _row(FastInverseRootRMSNorm, "rows; fast inverse square root, relative error 5e-6; standard backward"),
-    _row(
+    unknown("RMSNorm", TruncatedToIntegersRMSNorm, "y dx dgamma", "rows; x cast through int; standard backward"),
+    unknown(
+        "RMSNorm",
+        FastInverseRootRMSNorm,
+        "y dx dgamma",
+        "rows; fast inverse square root, relative error 5e-6; standard backward",
+    ),
+    unknown(
+        "GroupNorm",
         OneNewtonStepGroupNorm,
+        "y dx dgamma",
         "rows; one Newton step from a short table, relative error up to 1e-4; standard backward",
     ),
-    _row(BesselTheOtherWayGroupNorm, "rows; n + 1; standard backward"),
-    _row(ConstantRowsNaNGroupNorm, "rows; NaN where a row is constant, right elsewhere; standard backward"),
-    _row(VarianceNotBelowEpsGroupNorm, "rows; max(var, eps); standard backward"),
-    _row(SmallVarianceClippedLayerNorm, "rows; variance clipped at 1e-4, only small x; standard backward"),
-    _row(
+    unknown("GroupNorm", BesselTheOtherWayGroupNorm, "y dx dgamma", "rows; n + 1; standard backward"),
+    unknown(
+        "GroupNorm",
+        ConstantRowsNaNGroupNorm,
+        "y dx dgamma",
+        "rows; NaN where a row is constant, right elsewhere; standard backward",
+    ),
+    unknown("GroupNorm", VarianceNotBelowEpsGroupNorm, "y dx dgamma", "rows; max(var, eps); standard backward"),
+    unknown(
+        "LayerNorm",
+        SmallVarianceClippedLayerNorm,
+        "y dx dgamma",
+        "rows; variance clipped at 1e-4, only small x; standard backward",
+    ),
+    unknown(
+        "LayerNorm",
         EpsExpandedLayerNorm,
+        "y dx dgamma",
         "rows; eps to first order, only where var is between eps and 1e4 eps; standard backward",
     ),
-    _row(HyperbolicTangentGroupNorm, "rows; tanh over the normalized values; the derivative of the forward"),
-    _row(DropoutLeftInLayerNorm, "rows; a dropout on x, mask fixed by the size; the derivative of the forward"),
-    _row(NoiseAddedGroupNorm, "rows; noise of 1e-3 on xhat; standard backward"),
+    unknown(
+        "GroupNorm",
+        HyperbolicTangentGroupNorm,
+        "y dx dgamma",
+        "rows; tanh over the normalized values; the derivative of the forward",
+    ),
+    unknown(
+        "LayerNorm",
+        DropoutLeftInLayerNorm,
+        "y dx dgamma",
+        "rows; a dropout on x, mask fixed by the size; the derivative of the forward",
+    ),
+    unknown("GroupNorm", NoiseAddedGroupNorm, "y dx dgamma", "rows; noise of 1e-3 on xhat; standard backward"),
 )

@@ -4,9 +4,11 @@ Which axes share a mean, which axes a parameter gradient sums, and whose statist
 It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class AxesBatchNorm:
@@ -172,82 +174,68 @@ class AxesDxDividedByBatch(AxesBatchNorm):
         return super().backward(dy) / dy.shape[0]  # planted: over N, as if the loss were not already a mean
 
 
-ROWS: tuple[Planted, ...] = (
-    Planted(
+planted = partial(wrong, "BatchNorm", style="keepdims; ")
+
+ROWS = (
+    planted(
         AxesStatisticsPerPosition,
-        "BatchNorm",
-        frozenset({"statistics-per-position"}),
-        frozenset({"y", "dx", "dgamma"}),
-        "keepdims; training only, 2D is right, running values are right; its backward is its true derivative",
+        "statistics-per-position",
+        "y dx dgamma",
+        "training only, 2D is right, running values are right; its backward is its true derivative",
     ),
-    Planted(
+    planted(
         AxesStatisticsAndRunningPerPosition,
-        "BatchNorm",
-        frozenset({"statistics-per-position"}),
-        frozenset({"y", "dx", "dgamma", "running_mean", "running_var"}),
-        "keepdims; the running values become (C, H, W) too, eval uses them; 2D is right; true derivative",
+        "statistics-per-position",
+        "y dx dgamma running_mean running_var",
+        "the running values become (C, H, W) too, eval uses them; 2D is right; true derivative",
     ),
-    Planted(
+    planted(
         AxesStatisticsPerSample,
-        "BatchNorm",
-        frozenset({"statistics-per-sample"}),
-        frozenset({"y", "dx", "dgamma"}),
-        "keepdims; training only, 2D is right, running values are right; its backward is its true derivative",
+        "statistics-per-sample",
+        "y dx dgamma",
+        "training only, 2D is right, running values are right; its backward is its true derivative",
     ),
-    Planted(
+    planted(
         AxesStatisticsAndRunningPerSample,
-        "BatchNorm",
-        frozenset({"statistics-per-sample"}),
-        frozenset({"y", "dx", "dgamma", "running_var"}),
-        "keepdims; running_var is the samples' mean variance, eval after training shows it; 2D is right",
+        "statistics-per-sample",
+        "y dx dgamma running_var",
+        "running_var is the samples' mean variance, eval after training shows it; 2D is right",
     ),
-    Planted(
+    planted(
         AxesTrainingUsesRunningStatistics,
-        "BatchNorm",
-        frozenset({"training-uses-running-statistics"}),
-        frozenset({"y", "dx", "dgamma"}),
-        "keepdims; running values updated before use; standard training backward over the wrong cache",
+        "training-uses-running-statistics",
+        "y dx dgamma",
+        "running values updated before use; standard training backward over the wrong cache",
     ),
-    Planted(
+    planted(
         AxesTrainingUsesEarlierRunningStatistics,
-        "BatchNorm",
-        frozenset({"training-uses-running-statistics"}),
-        frozenset({"y", "dx", "dgamma"}),
-        "keepdims; running values used before they are updated; its backward is its true derivative",
+        "training-uses-running-statistics",
+        "y dx dgamma",
+        "running values used before they are updated; its backward is its true derivative",
     ),
-    Planted(
+    planted(
         AxesDgammaBatchAxisOnly,
-        "BatchNorm",
-        frozenset({"dgamma-batch-axis-only"}),
-        frozenset({"dgamma"}),
-        "keepdims; training and eval; the shape is wrong too, 2D is right",
+        "dgamma-batch-axis-only",
+        "dgamma",
+        "training and eval; the shape is wrong too, 2D is right",
     ),
-    Planted(
+    planted(
         AxesDbetaBatchAxisOnly,
-        "BatchNorm",
-        frozenset({"dbeta-batch-axis-only"}),
-        frozenset({"dbeta"}),
-        "keepdims; training and eval; the shape is wrong too, 2D is right",
+        "dbeta-batch-axis-only",
+        "dbeta",
+        "training and eval; the shape is wrong too, 2D is right",
     ),
-    Planted(
+    planted(
         AxesParameterGradientsToScalar,
-        "BatchNorm",
-        frozenset({"parameter-gradients-summed-to-scalar"}),
-        frozenset({"dgamma", "dbeta"}),
-        "keepdims; training and eval; numpy scalars, no arrays",
+        "parameter-gradients-summed-to-scalar",
+        "dgamma dbeta",
+        "training and eval; numpy scalars, no arrays",
     ),
-    Planted(
+    planted(
         AxesDgammaDividedByBatch,
-        "BatchNorm",
-        frozenset({"dgamma-divided-by-batch"}),
-        frozenset({"dgamma"}),
-        "keepdims; training and eval; batch 1 is right, in 2D it is the mean",
+        "dgamma-divided-by-batch",
+        "dgamma",
+        "training and eval; batch 1 is right, in 2D it is the mean",
     ),
-    Planted(
-        AxesDxDividedByBatch,
-        "BatchNorm",
-        frozenset({"dx-divided-by-batch"}),
-        frozenset({"dx"}),
-        "keepdims; training and eval; batch 1 is right",
-    ),
+    planted(AxesDxDividedByBatch, "dx-divided-by-batch", "dx", "training and eval; batch 1 is right"),
 )

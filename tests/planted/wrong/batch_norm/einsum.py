@@ -3,9 +3,11 @@
 It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class EinsumBatchNorm:
@@ -179,50 +181,35 @@ class EinsumBetaBeforeGammaConsistent(EinsumBatchNorm):
         return np.einsum("ncl,c->c", dy3, self.g)
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), "einsum; " + note)
+planted = partial(wrong, "BatchNorm", style="einsum; ")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(EinsumDgammaUsesX, "dgamma-uses-x", "dgamma", "training and eval"),
-    _row(
-        EinsumDgammaUsesCentredX,
-        "dgamma-uses-centred-x",
-        "dgamma",
-        "training and eval; the running mean in eval",
-    ),
-    _row(EinsumDgammaUsesY, "dgamma-uses-y", "dgamma", "training and eval; shows when gamma, beta are not 1, 0"),
-    _row(EinsumDgammaTimesGamma, "dgamma-times-gamma", "dgamma", "training and eval; shows when gamma is not 1"),
-    _row(EinsumDgammaMean, "dgamma-mean-not-sum", "dgamma", "training and eval"),
-    _row(EinsumDgammaSign, "dgamma-sign", "dgamma", "training and eval"),
-    _row(EinsumDgammaWithoutXhat, "dgamma-without-xhat", "dgamma", "training and eval"),
-    _row(EinsumDbetaTimesGamma, "dbeta-times-gamma", "dbeta", "training and eval; shows when gamma is not 1"),
-    _row(EinsumDbetaMean, "dbeta-mean-not-sum", "dbeta", "training and eval"),
-    _row(EinsumParameterGradientsSwapped, "dgamma-dbeta-swapped", "dgamma dbeta", "training and eval"),
-    _row(EinsumParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "computed, never kept"),
-    _row(
-        EinsumParameterGradientsAccumulate,
-        "parameter-gradients-accumulate",
-        "dgamma dbeta",
-        "from call two on",
-    ),
-    _row(EinsumDxGammaMissing, "dx-gamma-missing", "dx", "training only, eval is right"),
-    _row(
+ROWS = (
+    planted(EinsumDgammaUsesX, "dgamma-uses-x", "dgamma", "training and eval"),
+    planted(EinsumDgammaUsesCentredX, "dgamma-uses-centred-x", "dgamma", "training and eval; the running mean in eval"),
+    planted(EinsumDgammaUsesY, "dgamma-uses-y", "dgamma", "training and eval; shows when gamma, beta are not 1, 0"),
+    planted(EinsumDgammaTimesGamma, "dgamma-times-gamma", "dgamma", "training and eval; shows when gamma is not 1"),
+    planted(EinsumDgammaMean, "dgamma-mean-not-sum", "dgamma", "training and eval"),
+    planted(EinsumDgammaSign, "dgamma-sign", "dgamma", "training and eval"),
+    planted(EinsumDgammaWithoutXhat, "dgamma-without-xhat", "dgamma", "training and eval"),
+    planted(EinsumDbetaTimesGamma, "dbeta-times-gamma", "dbeta", "training and eval; shows when gamma is not 1"),
+    planted(EinsumDbetaMean, "dbeta-mean-not-sum", "dbeta", "training and eval"),
+    planted(EinsumParameterGradientsSwapped, "dgamma-dbeta-swapped", "dgamma dbeta", "training and eval"),
+    planted(EinsumParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "computed, never kept"),
+    planted(EinsumParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "from call two on"),
+    planted(EinsumDxGammaMissing, "dx-gamma-missing", "dx", "training only, eval is right"),
+    planted(
         EinsumGammaNotAppliedConsistent,
         "gamma-not-applied",
         "y dx dgamma",
         "training and eval; true derivative, so dgamma is zero",
     ),
-    _row(
+    planted(
         EinsumBetaNotAppliedConsistent,
         "beta-not-applied",
         "y dbeta",
         "training and eval; true derivative, so dbeta is zero",
     ),
-    _row(
-        EinsumBetaBeforeGammaConsistent,
-        "beta-before-gamma",
-        "y dgamma dbeta",
-        "training and eval; true derivative",
+    planted(
+        EinsumBetaBeforeGammaConsistent, "beta-before-gamma", "y dgamma dbeta", "training and eval; true derivative"
     ),
 )

@@ -4,9 +4,11 @@ Mostly wrong statistics (with the standard backward over the wrong cache), wrong
 It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class FlatBatchNorm:
@@ -178,53 +180,46 @@ class FlatProjectionUsesX(FlatBatchNorm):
         return rstd * (d - d.mean(axis=0) - rows * (d * xhat).mean(axis=0))  # planted: x where xhat belongs
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), note)
+planted = partial(wrong, "BatchNorm")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(
-        FlatVarianceUnbiased,
-        "variance-unbiased",
-        "y dx dgamma",
-        "(M, C) rows; training only; standard backward",
-    ),
-    _row(
+ROWS = (
+    planted(FlatVarianceUnbiased, "variance-unbiased", "y dx dgamma", "(M, C) rows; training only; standard backward"),
+    planted(
         FlatEpsOutsideSqrt,
         "eps-outside-sqrt",
         "y dx dgamma",
         "(M, C) rows; training and eval; standard backward over the wrong rstd",
     ),
-    _row(
+    planted(
         FlatEpsMissing,
         "eps-missing",
         "y dx dgamma",
         "(M, C) rows; training and eval; shows at small variance; standard backward, which is its derivative",
     ),
-    _row(
+    planted(
         FlatStdNotRooted,
         "std-not-rooted",
         "y dx dgamma",
         "(M, C) rows; training and eval; standard backward over the wrong rstd",
     ),
-    _row(
+    planted(
         FlatVarianceIsStd,
         "variance-is-std",
         "y dx dgamma",
         "(M, C) rows; training and eval; running_var is kept right; standard backward over the wrong rstd",
     ),
-    _row(
+    planted(
         FlatMeanNotSubtracted,
         "mean-not-subtracted",
         "y dx dgamma",
         "(M, C) rows; the variance is centred; training and eval (dx is right in eval); standard backward",
     ),
-    _row(FlatRstdMissing, "dx-rstd-missing", "dx", "closed form; training only, eval is right"),
-    _row(FlatRstdSquared, "dx-rstd-squared", "dx", "closed form; training only, eval is right"),
-    _row(FlatTimesStd, "dx-times-std", "dx", "closed form; training only, eval is right"),
-    _row(FlatBackwardEpsMissing, "dx-eps-missing", "dx", "closed form; training only; shows at small variance"),
-    _row(FlatSumNotMean, "dx-sum-not-mean", "dx", "closed form; training only"),
-    _row(FlatDividesByNMinus1, "dx-divides-by-n-minus-1", "dx", "closed form; training only"),
-    _row(FlatDividesByBatchOnly, "dx-divides-by-batch-only", "dx", "closed form; training only; 2D is right"),
-    _row(FlatProjectionUsesX, "dx-projection-uses-x", "dx", "closed form; training only; the rest uses xhat"),
+    planted(FlatRstdMissing, "dx-rstd-missing", "dx", "closed form; training only, eval is right"),
+    planted(FlatRstdSquared, "dx-rstd-squared", "dx", "closed form; training only, eval is right"),
+    planted(FlatTimesStd, "dx-times-std", "dx", "closed form; training only, eval is right"),
+    planted(FlatBackwardEpsMissing, "dx-eps-missing", "dx", "closed form; training only; shows at small variance"),
+    planted(FlatSumNotMean, "dx-sum-not-mean", "dx", "closed form; training only"),
+    planted(FlatDividesByNMinus1, "dx-divides-by-n-minus-1", "dx", "closed form; training only"),
+    planted(FlatDividesByBatchOnly, "dx-divides-by-batch-only", "dx", "closed form; training only; 2D is right"),
+    planted(FlatProjectionUsesX, "dx-projection-uses-x", "dx", "closed form; training only; the rest uses xhat"),
 )

@@ -5,10 +5,11 @@ It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class LoopBatchNorm:
@@ -181,38 +182,37 @@ class LoopDbetaMean(LoopBatchNorm):
         return (g * self.xhat(c)).sum(), g.mean()  # planted: the mean over the batch and the positions
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), "loop; " + note)
+planted = partial(wrong, "BatchNorm", style="loop; ")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(LoopVarianceUnbiasedConsistent, "variance-unbiased", "y dx dgamma", "training only; true derivative"),
-    _row(LoopEpsOutsideSqrtConsistent, "eps-outside-sqrt", "y dx dgamma", "training and eval; true derivative"),
-    _row(LoopStdNotRootedConsistent, "std-not-rooted", "y dx dgamma", "training and eval; true derivative"),
-    _row(LoopVarianceIsStdConsistent, "variance-is-std", "y dx dgamma", "training and eval; true derivative"),
-    _row(
+ROWS = (
+    planted(LoopVarianceUnbiasedConsistent, "variance-unbiased", "y dx dgamma", "training only; true derivative"),
+    planted(
+        LoopEpsOutsideSqrtConsistent,
+        "eps-outside-sqrt",
+        "y dx dgamma",
+        "training and eval; true derivative",
+        raises=True,
+    ),
+    planted(LoopStdNotRootedConsistent, "std-not-rooted", "y dx dgamma", "training and eval; true derivative"),
+    planted(LoopVarianceIsStdConsistent, "variance-is-std", "y dx dgamma", "training and eval; true derivative"),
+    planted(
         LoopMeanNotSubtractedConsistent,
         "mean-not-subtracted",
         "y dx dgamma",
         "training and eval (dx is right in eval); true derivative",
     ),
-    _row(
-        LoopGammaNotApplied,
-        "gamma-not-applied",
-        "y",
-        "training and eval; the right layer's backward, with gamma",
-    ),
-    _row(LoopBetaNotApplied, "beta-not-applied", "y", "training and eval; the right layer's backward"),
-    _row(LoopBetaBeforeGamma, "beta-before-gamma", "y", "training and eval; the right layer's backward"),
-    _row(
+    planted(LoopGammaNotApplied, "gamma-not-applied", "y", "training and eval; the right layer's backward, with gamma"),
+    planted(LoopBetaNotApplied, "beta-not-applied", "y", "training and eval; the right layer's backward"),
+    planted(LoopBetaBeforeGamma, "beta-before-gamma", "y", "training and eval; the right layer's backward"),
+    planted(
         LoopFixedEps,
         "eps-argument-ignored",
         "y dx dgamma",
         "1e-3 always, training and eval; standard backward, which is its derivative",
     ),
-    _row(LoopDiagonalOnly, "dx-diagonal-only", "dx", "training only, eval is right"),
-    _row(LoopDxSign, "dx-sign", "dx", "training only, eval is right"),
-    _row(LoopDxIsDy, "dx-is-dy", "dx", "training and eval; a copy of dy"),
-    _row(LoopDgammaMean, "dgamma-mean-not-sum", "dgamma", "training and eval"),
-    _row(LoopDbetaMean, "dbeta-mean-not-sum", "dbeta", "training and eval"),
+    planted(LoopDiagonalOnly, "dx-diagonal-only", "dx", "training only, eval is right"),
+    planted(LoopDxSign, "dx-sign", "dx", "training only, eval is right"),
+    planted(LoopDxIsDy, "dx-is-dy", "dx", "training and eval; a copy of dy"),
+    planted(LoopDgammaMean, "dgamma-mean-not-sum", "dgamma", "training and eval"),
+    planted(LoopDbetaMean, "dbeta-mean-not-sum", "dbeta", "training and eval"),
 )

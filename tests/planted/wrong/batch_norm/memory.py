@@ -4,9 +4,11 @@ Mistakes of memory, layout and dtype: the values are right at the first call on 
 It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class BufferBatchNorm:
@@ -234,58 +236,43 @@ class BufferDemotedThroughout(BufferBatchNorm):
         return super().forward(x.astype(np.float32))
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), "work buffer; " + note)
+planted = partial(wrong, "BatchNorm", style="work buffer; ")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(
+ROWS = (
+    planted(
         BufferStaleFirstCall,
         "stale-cache",
         "dx dgamma",
         "first forward's cache for ever; another shape may raise",
+        raises=True,
     ),
-    _row(
-        BufferStaleByShape,
-        "stale-cache",
-        "dx dgamma",
-        "a cache per shape, filled once; the same shape shows it",
+    planted(BufferStaleByShape, "stale-cache", "dx dgamma", "a cache per shape, filled once; the same shape shows it"),
+    planted(BufferStaleRstd, "stale-cache", "dx", "rstd lags one forward, xhat does not; the first call is right"),
+    planted(
+        BufferInputCentredInPlace, "input-mutated", "y", "x is centred in training forwards; y is right", raises=True
     ),
-    _row(BufferStaleRstd, "stale-cache", "dx", "rstd lags one forward, xhat does not; the first call is right"),
-    _row(BufferInputCentredInPlace, "input-mutated", "y", "x is centred in training forwards; y is right"),
-    _row(BufferInputBecomesOutput, "input-mutated", "y", "y is x itself; its values are right"),
-    _row(BufferInputIsScratch, "input-mutated", "dx", "the backward writes dx into x; dx is right"),
-    _row(BufferUpstreamTimesGamma, "upstream-gradient-mutated", "dx", "dy *= gamma; dx is right"),
-    _row(BufferUpstreamView, "upstream-gradient-mutated", "dx", "only in 2D: dy.T is a view; dx is right"),
-    _row(BufferDxIntoDy, "dx-aliases-dy", "dx", "dy[...] = dx; its values are right"),
-    _row(BufferEvalDxIntoDy, "dx-aliases-dy", "dx", "only in eval: out=dy; its values are right"),
-    _row(
-        BufferKeepsInput,
-        "input-not-saved",
-        "dx dgamma",
-        "a reference to x, xhat computed again in the backward",
+    planted(BufferInputBecomesOutput, "input-mutated", "y", "y is x itself; its values are right", raises=True),
+    planted(BufferInputIsScratch, "input-mutated", "dx", "the backward writes dx into x; dx is right", raises=True),
+    planted(BufferUpstreamTimesGamma, "upstream-gradient-mutated", "dx", "dy *= gamma; dx is right", raises=True),
+    planted(
+        BufferUpstreamView, "upstream-gradient-mutated", "dx", "only in 2D: dy.T is a view; dx is right", raises=True
     ),
-    _row(BufferKeepsViewForDgamma, "input-not-saved", "dgamma", "a view of contiguous x, for dgamma only"),
-    _row(
+    planted(BufferDxIntoDy, "dx-aliases-dy", "dx", "dy[...] = dx; its values are right", raises=True),
+    planted(BufferEvalDxIntoDy, "dx-aliases-dy", "dx", "only in eval: out=dy; its values are right"),
+    planted(BufferKeepsInput, "input-not-saved", "dx dgamma", "a reference to x, xhat computed again in the backward"),
+    planted(BufferKeepsViewForDgamma, "input-not-saved", "dgamma", "a view of contiguous x, for dgamma only"),
+    planted(
         BufferRavelInMemoryOrder,
         "layout-dependent",
         "y dx dgamma dbeta running_mean running_var",
         "ravel order K, for x and dy: transposed memory is wrong, slices are right",
     ),
-    _row(BufferIgnoresStrides, "layout-dependent", "dx dgamma dbeta", "dy only: reads its base without strides"),
-    _row(BufferWritesIntoLostCopy, "layout-dependent", "y", "zeros_like + reshape: y is zero for transposed x"),
-    _row(BufferPromotedByProd, "dtype-promoted", "dx", "training only: np.prod's int64 divides; float32 in"),
-    _row(BufferPromotedByEps, "dtype-promoted", "y dx dgamma", "np.float64(eps); float32 in"),
-    _row(
-        BufferDemotedCache,
-        "dtype-demoted",
-        "dx dgamma",
-        "xhat is kept as float32; y and the dtypes are right",
-    ),
-    _row(
-        BufferDemotedThroughout,
-        "dtype-demoted",
-        "y dx dgamma dbeta running_mean running_var",
-        "everything is float32",
+    planted(BufferIgnoresStrides, "layout-dependent", "dx dgamma dbeta", "dy only: reads its base without strides"),
+    planted(BufferWritesIntoLostCopy, "layout-dependent", "y", "zeros_like + reshape: y is zero for transposed x"),
+    planted(BufferPromotedByProd, "dtype-promoted", "dx", "training only: np.prod's int64 divides; float32 in"),
+    planted(BufferPromotedByEps, "dtype-promoted", "y dx dgamma", "np.float64(eps); float32 in"),
+    planted(BufferDemotedCache, "dtype-demoted", "dx dgamma", "xhat is kept as float32; y and the dtypes are right"),
+    planted(
+        BufferDemotedThroughout, "dtype-demoted", "y dx dgamma dbeta running_mean running_var", "everything is float32"
     ),
 )

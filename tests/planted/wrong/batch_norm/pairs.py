@@ -3,9 +3,11 @@
 Both ids must be named, nothing else. It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 from tests.planted.wrong.batch_norm.axes import AxesBatchNorm
 from tests.planted.wrong.batch_norm.einsum import EinsumBatchNorm
 from tests.planted.wrong.batch_norm.flat import FlatBatchNorm
@@ -168,93 +170,89 @@ class BufferBiasedAndDxIntoDy(BufferBatchNorm):
         return dy
 
 
-def _row(layer, faults, quantities, note):
-    return Planted(layer, "BatchNorm", frozenset(faults.split()), frozenset(quantities.split()), note)
+planted = partial(wrong, "BatchNorm")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(
+ROWS = (
+    planted(
         ClosureBiasedAndEvalTrainingFormula,
         "running-var-biased eval-dx-uses-training-formula",
         "running_var dx y dgamma",
         "closure; y and dgamma only in an eval step after training steps",
     ),
-    _row(
+    planted(
         ClosureInvertedAndEvalTrainingFormula,
         "momentum-inverted eval-dx-uses-training-formula",
         "running_mean running_var dx y dgamma",
         "closure; y and dgamma only in an eval step after training steps",
     ),
-    _row(
+    planted(
         ClosureInvertedAndDgammaUsesX,
         "momentum-inverted dgamma-uses-x",
         "running_mean running_var dgamma y dx",
         "closure; y and dx only in an eval step after training steps",
     ),
-    _row(
+    planted(
         StagedBiasedAndMeanTermMissing,
         "running-var-biased dx-mean-term-missing",
         "running_var dx y dgamma",
         "staged; y and dgamma only in an eval step after training steps",
     ),
-    _row(
+    planted(
         StagedBiasedAndInverted,
         "running-var-biased momentum-inverted",
         "running_mean running_var y dx dgamma",
         "staged; y, dx, dgamma only in an eval step after training steps; momentum=None is biased only",
     ),
-    _row(
+    planted(
         FlatBiasedAndEpsOutsideSqrt,
         "running-var-biased eps-outside-sqrt",
         "running_var y dx dgamma",
         "(M, C) rows; standard backward over the wrong rstd",
     ),
-    _row(
+    planted(
         FlatEpsMissingAndHeldConstant,
         "eps-missing dx-statistics-held-constant",
         "y dx dgamma",
         "(M, C) rows; the eval formula over the wrong rstd",
     ),
-    _row(
+    planted(
         LoopFixedEpsAndEvalBackwardMissing,
         "eps-argument-ignored eval-backward-missing",
         "y dx dgamma dbeta",
         "loop; 1e-8 always; eval raises in the backward, so that dbeta is missing too",
     ),
-    _row(
+    planted(
         LoopBetaForgottenAndDgammaMean,
         "beta-not-applied dgamma-mean-not-sum",
         "y dgamma",
         "loop; training and eval; the right layer's dx and dbeta",
     ),
-    _row(
-        EinsumGammaMissingAndDbetaMean,
-        "dx-gamma-missing dbeta-mean-not-sum",
-        "dx dbeta",
-        "einsum; training and eval",
+    planted(
+        EinsumGammaMissingAndDbetaMean, "dx-gamma-missing dbeta-mean-not-sum", "dx dbeta", "einsum; training and eval"
     ),
-    _row(
+    planted(
         EinsumSwappedAndProjectionMissing,
         "dgamma-dbeta-swapped dx-projection-term-missing",
         "dgamma dbeta dx",
         "einsum; dx in training only",
     ),
-    _row(
+    planted(
         AxesNotUpdatedAndDxDividedByBatch,
         "running-statistics-not-updated dx-divided-by-batch",
         "running_mean running_var dx y dgamma",
         "keepdims; y and dgamma only in an eval step after training steps",
     ),
-    _row(
+    planted(
         AxesBiasedAndAccumulating,
         "running-var-biased parameter-gradients-accumulate",
         "running_var dgamma dbeta y dx",
         "keepdims; the gradients from call two on; y and dx only in an eval step after training steps",
     ),
-    _row(
+    planted(
         BufferBiasedAndDxIntoDy,
         "running-var-biased dx-aliases-dy",
         "running_var dx y dgamma",
         "work buffer; dx is right in value; y and dgamma only in an eval step after training steps",
+        raises=True,
     ),
 )

@@ -4,9 +4,11 @@ Where a running value goes wrong in training, an eval step after it has y, dx an
 rows list these too. It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class ClosureBatchNorm:
@@ -199,78 +201,71 @@ class ClosureEvalBackwardIsNone(ClosureBatchNorm):
 AFTER_TRAINING = "; y, dx, dgamma in an eval step after training steps"
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), "closure; " + note)
+planted = partial(wrong, "BatchNorm", style="closure; ")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(
-        ClosureRunningVarBiased,
-        "running-var-biased",
-        "running_var y dx dgamma",
-        "divides by n" + AFTER_TRAINING,
-    ),
-    _row(
+ROWS = (
+    planted(ClosureRunningVarBiased, "running-var-biased", "running_var y dx dgamma", "divides by n" + AFTER_TRAINING),
+    planted(
         ClosureMomentumInverted,
         "momentum-inverted",
         "running_mean running_var y dx dgamma",
         "momentum=None is right" + AFTER_TRAINING,
     ),
-    _row(
+    planted(
         ClosureRunningNotUpdated,
         "running-statistics-not-updated",
         "running_mean running_var y dx dgamma",
         "bound to local names" + AFTER_TRAINING,
     ),
-    _row(
+    planted(
         ClosureReplacedByFirstBatch,
         "running-statistics-replaced-by-first-batch",
         "running_mean running_var y dx dgamma",
         "from the second batch on the usual update; momentum=None is right" + AFTER_TRAINING,
     ),
-    _row(
+    planted(
         ClosureRunningVarDecayedTwice,
         "running-var-decayed-twice",
         "running_var y dx dgamma",
         "(1 - momentum) twice on the old variance" + AFTER_TRAINING,
     ),
-    _row(
+    planted(
         ClosureUpdatedInEvalAfterUse,
         "running-statistics-updated-in-eval",
         "running_mean running_var y dx dgamma",
         "the first eval step has y, dx, dgamma right, the second not",
     ),
-    _row(
+    planted(
         ClosureUpdatedInEvalBeforeUse,
         "running-statistics-updated-in-eval",
         "running_mean running_var y dx dgamma",
         "updated, then used: wrong from the first eval step on",
     ),
-    _row(
+    planted(
         ClosureEvalUsesBatchConsistent,
         "eval-uses-batch-statistics",
         "y dx dgamma",
         "eval only; its backward is its true derivative",
     ),
-    _row(
+    planted(
         ClosureEvalUsesBatchHeldConstant,
         "eval-uses-batch-statistics",
         "y dx dgamma",
         "eval only; the standard eval backward over the batch's rstd",
     ),
-    _row(ClosureEvalTrainingFormula, "eval-dx-uses-training-formula", "dx", "eval only; over the running rstd"),
-    _row(
+    planted(ClosureEvalTrainingFormula, "eval-dx-uses-training-formula", "dx", "eval only; over the running rstd"),
+    planted(
         ClosureEvalTrainingCache,
         "eval-dx-uses-training-cache",
         "dx dgamma dbeta",
         "eval only; all of the last training step's; without one, or at another shape, it raises",
     ),
-    _row(
+    planted(
         ClosureEvalTrainingRstd,
         "eval-dx-uses-training-cache",
         "dx",
         "eval only; the last training step's rstd, 1 without one; xhat is eval's own, so dgamma is right",
     ),
-    _row(ClosureEvalBackwardRaises, "eval-backward-missing", "dx dgamma dbeta", "a RuntimeError in eval"),
-    _row(ClosureEvalBackwardIsNone, "eval-backward-missing", "dx", "None in eval; dgamma and dbeta are right"),
+    planted(ClosureEvalBackwardRaises, "eval-backward-missing", "dx dgamma dbeta", "a RuntimeError in eval"),
+    planted(ClosureEvalBackwardIsNone, "eval-backward-missing", "dx", "None in eval; dgamma and dbeta are right"),
 )

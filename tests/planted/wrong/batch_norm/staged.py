@@ -4,9 +4,11 @@ gamma and beta have shape (1, C). The mistakes are those one makes when going ba
 and in the running averages of such code. It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 def running_average(old, new, momentum):
@@ -197,37 +199,35 @@ class StagedEvalTrainingFormula(StagedBatchNorm):
         return super().backward(dy)
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), "staged; " + note)
+planted = partial(wrong, "BatchNorm", style="staged; ")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(StagedMeanTermMissing, "dx-mean-term-missing", "dx", "no dmean node; training only"),
-    _row(StagedMeanTermSign, "dx-mean-term-sign", "dx", "dmean without its minus; training only"),
-    _row(StagedMeanTermDoubled, "dx-mean-term-doubled", "dx", "mean subtracted again at the end; training only"),
-    _row(StagedProjectionTermMissing, "dx-projection-term-missing", "dx", "no dvar node; training only"),
-    _row(StagedProjectionTermSign, "dx-projection-term-sign", "dx", "dvar without its minus; training only"),
-    _row(StagedProjectionTermDoubled, "dx-projection-term-doubled", "dx", "dvar lacks its half; training only"),
-    _row(StagedStatisticsHeldConstant, "dx-statistics-held-constant", "dx", "eval formula in training"),
-    _row(StagedGammaMissing, "dx-gamma-missing", "dx", "training and eval; shows when gamma is not 1"),
-    _row(StagedGammaTwice, "dx-gamma-twice", "dx", "training and eval; shows when gamma is not 1"),
-    _row(
+ROWS = (
+    planted(StagedMeanTermMissing, "dx-mean-term-missing", "dx", "no dmean node; training only"),
+    planted(StagedMeanTermSign, "dx-mean-term-sign", "dx", "dmean without its minus; training only"),
+    planted(StagedMeanTermDoubled, "dx-mean-term-doubled", "dx", "mean subtracted again at the end; training only"),
+    planted(StagedProjectionTermMissing, "dx-projection-term-missing", "dx", "no dvar node; training only"),
+    planted(StagedProjectionTermSign, "dx-projection-term-sign", "dx", "dvar without its minus; training only"),
+    planted(StagedProjectionTermDoubled, "dx-projection-term-doubled", "dx", "dvar lacks its half; training only"),
+    planted(StagedStatisticsHeldConstant, "dx-statistics-held-constant", "dx", "eval formula in training"),
+    planted(StagedGammaMissing, "dx-gamma-missing", "dx", "training and eval; shows when gamma is not 1"),
+    planted(StagedGammaTwice, "dx-gamma-twice", "dx", "training and eval; shows when gamma is not 1"),
+    planted(
         staged_with_its_own_eps,
         "eps-argument-ignored",
         "y dx dgamma",
         "a factory with 1e-8 for every eps, training and eval; standard backward, which is its derivative",
     ),
-    _row(
+    planted(
         StagedRunningVarBiased,
         "running-var-biased",
         "running_var y dx dgamma",
         "running_var in training; y, dx, dgamma only in an eval step that follows training steps",
     ),
-    _row(
+    planted(
         StagedMomentumInverted,
         "momentum-inverted",
         "running_mean running_var y dx dgamma",
         "momentum=None is right; y, dx, dgamma only in an eval step after training steps",
     ),
-    _row(StagedEvalTrainingFormula, "eval-dx-uses-training-formula", "dx", "eval only; over the running rstd"),
+    planted(StagedEvalTrainingFormula, "eval-dx-uses-training-formula", "dx", "eval only; over the running rstd"),
 )

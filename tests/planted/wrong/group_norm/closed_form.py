@@ -3,11 +3,12 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
 from math import prod
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class ClosedFormGroupNorm:
@@ -165,24 +166,23 @@ class ClosedFormNegated(ClosedFormGroupNorm):
         return rstd / m * (total + xhat * along - m * d)  # planted: every sign is turned
 
 
-def _row(layer, fault, note):
-    note = f"rows of (N, G, M), closed form: {note}"
-    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset({"dx"}), note)
-
+planted = partial(wrong, "GroupNorm", style="rows of (N, G, M), closed form: ")
 
 ROWS = (
-    _row(ClosedFormWithoutMeanTerm, "dx-mean-term-missing", "- total dropped; always"),
-    _row(ClosedFormMeanTermAdded, "dx-mean-term-sign", "+ total; always"),
-    _row(ClosedFormMeanTermTwice, "dx-mean-term-doubled", "d centred before a formula that centres it; always"),
-    _row(ClosedFormWithoutProjection, "dx-projection-term-missing", "variance taken for a constant; always"),
-    _row(ClosedFormProjectionAdded, "dx-projection-term-sign", "+ xhat * along; always"),
-    _row(ClosedFormProjectionOnX, "dx-projection-uses-x", "the cached x for xhat; always"),
-    _row(ClosedFormWithoutRstd, "dx-rstd-missing", "no rstd in front; always"),
-    _row(ClosedFormRstdSquared, "dx-rstd-squared", "rstd twice; always"),
-    _row(ClosedFormTimesStd, "dx-times-std", "divides by rstd; always"),
-    _row(ClosedFormSums, "dx-sum-not-mean", "1/m forgotten in both terms; when a group has several numbers"),
-    _row(ClosedFormBesselInBackward, "dx-divides-by-n-minus-1", "m - 1 in both terms; always"),
-    _row(ClosedFormCountsTheBatch, "dx-divides-by-batch-only", "d.shape[0] for the count; always"),
-    _row(ClosedFormDividedByBatch, "dx-divided-by-batch", "divided by N once more; batch above 1"),
-    _row(ClosedFormNegated, "dx-sign", "dx negated; always"),
+    planted(ClosedFormWithoutMeanTerm, "dx-mean-term-missing", "dx", "- total dropped; always"),
+    planted(ClosedFormMeanTermAdded, "dx-mean-term-sign", "dx", "+ total; always"),
+    planted(
+        ClosedFormMeanTermTwice, "dx-mean-term-doubled", "dx", "d centred before a formula that centres it; always"
+    ),
+    planted(ClosedFormWithoutProjection, "dx-projection-term-missing", "dx", "variance taken for a constant; always"),
+    planted(ClosedFormProjectionAdded, "dx-projection-term-sign", "dx", "+ xhat * along; always"),
+    planted(ClosedFormProjectionOnX, "dx-projection-uses-x", "dx", "the cached x for xhat; always"),
+    planted(ClosedFormWithoutRstd, "dx-rstd-missing", "dx", "no rstd in front; always"),
+    planted(ClosedFormRstdSquared, "dx-rstd-squared", "dx", "rstd twice; always"),
+    planted(ClosedFormTimesStd, "dx-times-std", "dx", "divides by rstd; always"),
+    planted(ClosedFormSums, "dx-sum-not-mean", "dx", "1/m forgotten in both terms; when a group has several numbers"),
+    planted(ClosedFormBesselInBackward, "dx-divides-by-n-minus-1", "dx", "m - 1 in both terms; always"),
+    planted(ClosedFormCountsTheBatch, "dx-divides-by-batch-only", "dx", "d.shape[0] for the count; always"),
+    planted(ClosedFormDividedByBatch, "dx-divided-by-batch", "dx", "divided by N once more; batch above 1"),
+    planted(ClosedFormNegated, "dx-sign", "dx", "dx negated; always"),
 )

@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 def group_norm_forward(x, gamma, beta, groups, eps):
@@ -185,30 +187,22 @@ class FunctionalUnset(FunctionalGroupNorm):
         return input_gradient(dout, self.cache)
 
 
-def _row(layer, fault, wrong, note):
-    note = f"two functions and a cache tuple: {note}"
-    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset(wrong.split()), note)
-
+planted = partial(wrong, "GroupNorm", style="two functions and a cache tuple: ")
 
 ROWS = (
-    _row(FunctionalDgammaOfX, "dgamma-uses-x", "dgamma", "sum(dy * x); always"),
-    _row(FunctionalDgammaOfCentredX, "dgamma-uses-centred-x", "dgamma", "sum(dy * (x - mean)); always"),
-    _row(FunctionalDgammaOfOutput, "dgamma-uses-y", "dgamma", "sum(dy * y); when gamma or beta are not 1 and 0"),
-    _row(FunctionalDgammaTimesGamma, "dgamma-times-gamma", "dgamma", "times gamma; when gamma differs from 1"),
-    _row(FunctionalDgammaMean, "dgamma-mean-not-sum", "dgamma", "mean over N, H, W; more than one summed"),
-    _row(FunctionalDgammaOverBatchSize, "dgamma-divided-by-batch", "dgamma", "divided by N; batch above 1"),
-    _row(FunctionalDgammaNegated, "dgamma-sign", "dgamma", "negated; always"),
-    _row(FunctionalDgammaPerPosition, "dgamma-batch-axis-only", "dgamma", "shape (C, H, W); from rank 3"),
-    _row(FunctionalDbetaPerPosition, "dbeta-batch-axis-only", "dbeta", "shape (C, H, W); from rank 3"),
-    _row(FunctionalDbetaMean, "dbeta-mean-not-sum", "dbeta", "mean over N, H, W; more than one summed"),
-    _row(FunctionalDbetaTimesGamma, "dbeta-times-gamma", "dbeta", "times gamma; when gamma differs from 1"),
-    _row(
-        FunctionalSwapped,
-        "dgamma-dbeta-swapped",
-        "dgamma dbeta",
-        "the two are handed over in the other order",
-    ),
-    _row(FunctionalDgammaPlainSum, "dgamma-without-xhat", "dgamma", "sum(dy); always"),
-    _row(FunctionalScalars, "parameter-gradients-summed-to-scalar", "dgamma dbeta", "shape (); always"),
-    _row(FunctionalUnset, "parameter-gradients-missing", "dgamma dbeta", "both stay None; always"),
+    planted(FunctionalDgammaOfX, "dgamma-uses-x", "dgamma", "sum(dy * x); always"),
+    planted(FunctionalDgammaOfCentredX, "dgamma-uses-centred-x", "dgamma", "sum(dy * (x - mean)); always"),
+    planted(FunctionalDgammaOfOutput, "dgamma-uses-y", "dgamma", "sum(dy * y); when gamma or beta are not 1 and 0"),
+    planted(FunctionalDgammaTimesGamma, "dgamma-times-gamma", "dgamma", "times gamma; when gamma differs from 1"),
+    planted(FunctionalDgammaMean, "dgamma-mean-not-sum", "dgamma", "mean over N, H, W; more than one summed"),
+    planted(FunctionalDgammaOverBatchSize, "dgamma-divided-by-batch", "dgamma", "divided by N; batch above 1"),
+    planted(FunctionalDgammaNegated, "dgamma-sign", "dgamma", "negated; always"),
+    planted(FunctionalDgammaPerPosition, "dgamma-batch-axis-only", "dgamma", "shape (C, H, W); from rank 3"),
+    planted(FunctionalDbetaPerPosition, "dbeta-batch-axis-only", "dbeta", "shape (C, H, W); from rank 3"),
+    planted(FunctionalDbetaMean, "dbeta-mean-not-sum", "dbeta", "mean over N, H, W; more than one summed"),
+    planted(FunctionalDbetaTimesGamma, "dbeta-times-gamma", "dbeta", "times gamma; when gamma differs from 1"),
+    planted(FunctionalSwapped, "dgamma-dbeta-swapped", "dgamma dbeta", "the two are handed over in the other order"),
+    planted(FunctionalDgammaPlainSum, "dgamma-without-xhat", "dgamma", "sum(dy); always"),
+    planted(FunctionalScalars, "parameter-gradients-summed-to-scalar", "dgamma dbeta", "shape (); always"),
+    planted(FunctionalUnset, "parameter-gradients-missing", "dgamma dbeta", "both stay None; always"),
 )

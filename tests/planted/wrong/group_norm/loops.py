@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class LoopedGroupNorm:
@@ -153,29 +155,21 @@ class LoopedUncentredOutputOnly(LoopedUncentred):
         return xhat - xhat.mean()
 
 
-def _row(layer, fault, wrong, note):
-    note = f"loops over samples and groups: {note}"
-    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset(wrong.split()), note)
-
+planted = partial(wrong, "GroupNorm", style="loops over samples and groups: ")
 
 ROWS = (
-    _row(LoopedSampleVariance, "variance-unbiased", "y dx dgamma", "n - 1; standard backward"),
-    _row(LoopedSampleVarianceAndItsGradient, "variance-unbiased", "y dx dgamma", "n - 1; true derivative"),
-    _row(LoopedEpsBesideStd, "eps-outside-sqrt", "y dx dgamma", "std + eps; standard backward"),
-    _row(LoopedEpsBesideStdAndItsGradient, "eps-outside-sqrt", "y dx dgamma", "std + eps; true derivative"),
-    _row(LoopedNoEps, "eps-missing", "y dx dgamma", "no eps; backward true to it; when var is near eps"),
-    _row(LoopedOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-5; when another eps is asked for"),
-    _row(LoopedTinyEps, "eps-argument-ignored", "y dx dgamma", "always 1e-8; when var is near eps"),
-    _row(LoopedDividesByVariance, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
-    _row(LoopedDividesByVarianceAndItsGradient, "std-not-rooted", "y dx dgamma", "no root; true derivative"),
-    _row(LoopedRootOfStd, "variance-is-std", "y dx dgamma", "sqrt(std + eps); standard backward"),
-    _row(LoopedRootOfStdAndItsGradient, "variance-is-std", "y dx dgamma", "sqrt(std + eps); true derivative"),
-    _row(
-        LoopedUncentred,
-        "mean-not-subtracted",
-        "y dx dgamma",
-        "x * rstd, var about the mean; standard backward",
-    ),
-    _row(LoopedUncentredAndItsGradient, "mean-not-subtracted", "y dx dgamma", "x * rstd; true derivative"),
-    _row(LoopedUncentredOutputOnly, "mean-not-subtracted", "y", "x * rstd; the right layer's backward"),
+    planted(LoopedSampleVariance, "variance-unbiased", "y dx dgamma", "n - 1; standard backward"),
+    planted(LoopedSampleVarianceAndItsGradient, "variance-unbiased", "y dx dgamma", "n - 1; true derivative"),
+    planted(LoopedEpsBesideStd, "eps-outside-sqrt", "y dx dgamma", "std + eps; standard backward"),
+    planted(LoopedEpsBesideStdAndItsGradient, "eps-outside-sqrt", "y dx dgamma", "std + eps; true derivative"),
+    planted(LoopedNoEps, "eps-missing", "y dx dgamma", "no eps; backward true to it; when var is near eps"),
+    planted(LoopedOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-5; when another eps is asked for"),
+    planted(LoopedTinyEps, "eps-argument-ignored", "y dx dgamma", "always 1e-8; when var is near eps"),
+    planted(LoopedDividesByVariance, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
+    planted(LoopedDividesByVarianceAndItsGradient, "std-not-rooted", "y dx dgamma", "no root; true derivative"),
+    planted(LoopedRootOfStd, "variance-is-std", "y dx dgamma", "sqrt(std + eps); standard backward"),
+    planted(LoopedRootOfStdAndItsGradient, "variance-is-std", "y dx dgamma", "sqrt(std + eps); true derivative"),
+    planted(LoopedUncentred, "mean-not-subtracted", "y dx dgamma", "x * rstd, var about the mean; standard backward"),
+    planted(LoopedUncentredAndItsGradient, "mean-not-subtracted", "y dx dgamma", "x * rstd; true derivative"),
+    planted(LoopedUncentredOutputOnly, "mean-not-subtracted", "y", "x * rstd; the right layer's backward"),
 )

@@ -4,11 +4,12 @@ The backward pools over the same sets as the forward, so it is the true derivati
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
 from math import prod
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class MembershipGroupNorm:
@@ -79,15 +80,14 @@ class MembershipOverBatch(MembershipGroupNorm):
         return np.einsum("s,cs->c", means, self.table)[None, :, None]
 
 
-def _row(layer, fault, note):
-    note = f"einsum with a membership table, true derivative: {note}"
-    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset({"y", "dx", "dgamma"}), note)
-
+planted = partial(wrong, "GroupNorm", style="einsum with a membership table, true derivative: ")
 
 ROWS = (
-    _row(MembershipInterleaved, "groups-interleaved", "c mod G; when 1 < G < C"),
-    _row(MembershipOfGChannels, "groups-and-channels-swapped", "c // G; when G is not C / G"),
-    _row(MembershipOfOneChannel, "statistics-per-channel", "spatial axes only; from rank 3, when G < C"),
-    _row(MembershipPerPosition, "statistics-per-position", "one mean per position; from rank 3"),
-    _row(MembershipOverBatch, "statistics-over-batch", "samples share statistics; batch above 1"),
+    planted(MembershipInterleaved, "groups-interleaved", "y dx dgamma", "c mod G; when 1 < G < C"),
+    planted(MembershipOfGChannels, "groups-and-channels-swapped", "y dx dgamma", "c // G; when G is not C / G"),
+    planted(
+        MembershipOfOneChannel, "statistics-per-channel", "y dx dgamma", "spatial axes only; from rank 3, when G < C"
+    ),
+    planted(MembershipPerPosition, "statistics-per-position", "y dx dgamma", "one mean per position; from rank 3"),
+    planted(MembershipOverBatch, "statistics-over-batch", "y dx dgamma", "samples share statistics; batch above 1"),
 )

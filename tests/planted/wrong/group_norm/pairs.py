@@ -3,10 +3,12 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
 from tests.planted.right.operators import OperatorGroupNorm
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class GroupNormDgammaOfXWithoutMeanTerm(OperatorGroupNorm):
@@ -86,50 +88,45 @@ class GroupNormPerChannelWithoutGamma(OperatorGroupNorm):
         return self.rstd * (dy - self.avg(dy) - self.xhat * self.avg(dy * self.xhat))  # planted: w
 
 
-def _row(layer, faults, wrong, note):
-    return Planted(layer, "GroupNorm", frozenset(faults.split()), frozenset(wrong.split()), f"two mistakes: {note}")
-
+planted = partial(wrong, "GroupNorm", style="two mistakes: ")
 
 ROWS = (
-    _row(
-        GroupNormDgammaOfXWithoutMeanTerm,
-        "dgamma-uses-x dx-mean-term-missing",
-        "dgamma dx",
-        "one in dgamma, one in dx",
+    planted(
+        GroupNormDgammaOfXWithoutMeanTerm, "dgamma-uses-x dx-mean-term-missing", "dgamma dx", "one in dgamma, one in dx"
     ),
-    _row(GroupNormWithoutMeanTermAndGamma, "dx-mean-term-missing dx-gamma-missing", "dx", "both in dx"),
-    _row(
+    planted(GroupNormWithoutMeanTermAndGamma, "dx-mean-term-missing dx-gamma-missing", "dx", "both in dx"),
+    planted(
         GroupNormSampleVarianceAndDbetaMean,
         "variance-unbiased dbeta-mean-not-sum",
         "y dx dgamma dbeta",
         "forward (standard backward) and dbeta",
     ),
-    _row(
+    planted(
         GroupNormInterleavedAndDgammaOverBatch,
         "groups-interleaved dgamma-divided-by-batch",
         "y dx dgamma",
         "forward (and its derivative dx) and dgamma, which both make wrong",
     ),
-    _row(
+    planted(
         GroupNormWithoutProjectionAndDbetaTimesGamma,
         "dx-projection-term-missing dbeta-times-gamma",
         "dx dbeta",
         "one in dx, one in dbeta",
     ),
-    _row(GroupNormNegated, "dx-sign dgamma-sign", "dx dgamma", "one in dx, one in dgamma"),
-    _row(
+    planted(GroupNormNegated, "dx-sign dgamma-sign", "dx dgamma", "one in dx, one in dgamma"),
+    planted(
         GroupNormUnshiftedAndUndivided,
         "beta-not-applied dx-rstd-missing",
         "y dx",
         "one in y (the right layer's backward), one in dx",
     ),
-    _row(
+    planted(
         GroupNormParametersOverBatchOnly,
         "dgamma-batch-axis-only dbeta-batch-axis-only",
         "dgamma dbeta",
         "both of shape (C, H, W); from rank 3",
     ),
-    _row(
+    planted(
         GroupNormPerChannelWithoutGamma,
         "statistics-per-channel dx-gamma-missing",
         "y dx dgamma",

@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class RowwiseGroupNorm:
@@ -138,24 +140,22 @@ class RowwiseDescends(RowwiseGroupNorm):
         return (g - g.mean() - h * (g @ h / g.size)) / np.sqrt(var + self.eps)
 
 
-def _row(layer, fault, note):
-    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset({"dx"}), f"2D matrix, row by row: {note}")
-
+planted = partial(wrong, "GroupNorm", style="2D matrix, row by row: ")
 
 ROWS = (
-    _row(RowwiseGammaOutside, "dx-gamma-outside-means", "w in front; when gamma varies within a group"),
-    _row(RowwiseGammaForgotten, "dx-gamma-missing", "no gamma; when gamma differs from 1"),
-    _row(RowwiseGammaInsideAndOutside, "dx-gamma-twice", "gamma squared; when gamma differs from 1"),
-    _row(RowwisePassThrough, "dx-is-dy", "a copy of dy; always"),
-    _row(RowwiseDiagonal, "dx-diagonal-only", "diagonal of the Jacobian; always"),
-    _row(RowwiseProjectsOnX, "dx-projection-uses-x", "x * mean(d * xhat); always"),
-    _row(RowwiseProjectsTwice, "dx-projection-term-doubled", "factor 2; always"),
-    _row(RowwiseFrozenStatistics, "dx-statistics-held-constant", "gamma * dy * rstd; always"),
-    _row(RowwiseVarianceForDeviation, "dx-rstd-squared", "divides by var + eps; always"),
-    _row(RowwiseTimesDeviation, "dx-times-std", "times the deviation; always"),
-    _row(RowwiseNoDeviation, "dx-rstd-missing", "not divided; always"),
-    _row(RowwiseNoEps, "dx-eps-missing", "the outer rstd only, xhat is the forward's; when var is near eps"),
-    _row(RowwiseSharedByBatch, "dx-divided-by-batch", "dy / N; batch above 1"),
-    _row(RowwiseCountsBatch, "dx-divides-by-batch-only", "both sums over N; when N is not the group's size"),
-    _row(RowwiseDescends, "dx-sign", "minus; always"),
+    planted(RowwiseGammaOutside, "dx-gamma-outside-means", "dx", "w in front; when gamma varies within a group"),
+    planted(RowwiseGammaForgotten, "dx-gamma-missing", "dx", "no gamma; when gamma differs from 1"),
+    planted(RowwiseGammaInsideAndOutside, "dx-gamma-twice", "dx", "gamma squared; when gamma differs from 1"),
+    planted(RowwisePassThrough, "dx-is-dy", "dx", "a copy of dy; always"),
+    planted(RowwiseDiagonal, "dx-diagonal-only", "dx", "diagonal of the Jacobian; always"),
+    planted(RowwiseProjectsOnX, "dx-projection-uses-x", "dx", "x * mean(d * xhat); always"),
+    planted(RowwiseProjectsTwice, "dx-projection-term-doubled", "dx", "factor 2; always"),
+    planted(RowwiseFrozenStatistics, "dx-statistics-held-constant", "dx", "gamma * dy * rstd; always"),
+    planted(RowwiseVarianceForDeviation, "dx-rstd-squared", "dx", "divides by var + eps; always"),
+    planted(RowwiseTimesDeviation, "dx-times-std", "dx", "times the deviation; always"),
+    planted(RowwiseNoDeviation, "dx-rstd-missing", "dx", "not divided; always"),
+    planted(RowwiseNoEps, "dx-eps-missing", "dx", "the outer rstd only, xhat is the forward's; when var is near eps"),
+    planted(RowwiseSharedByBatch, "dx-divided-by-batch", "dx", "dy / N; batch above 1"),
+    planted(RowwiseCountsBatch, "dx-divides-by-batch-only", "dx", "both sums over N; when N is not the group's size"),
+    planted(RowwiseDescends, "dx-sign", "dx", "minus; always"),
 )

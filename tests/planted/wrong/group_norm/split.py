@@ -5,11 +5,12 @@ but with the wrong xhat and rstd.
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class Memory(NamedTuple):
@@ -165,33 +166,25 @@ class SplitOneGammaAGroup(SplitGammaByGroupIndex):
         return d * self.of_group(self.gamma, d)
 
 
-def _row(layer, fault, wrong, note):
-    note = f"view (N, G, C // G, ...), named tuple: {note}"
-    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset(wrong.split()), note)
-
+planted = partial(wrong, "GroupNorm", style="view (N, G, C // G, ...), named tuple: ")
 
 ROWS = (
-    _row(SplitReducesSpatialAxes, "statistics-per-channel", "y dx dgamma", "standard backward; from rank 3"),
-    _row(SplitReducesChannelsOnly, "statistics-per-position", "y dx dgamma", "standard backward; from rank 3"),
-    _row(SplitReducesBatchToo, "statistics-over-batch", "y dx dgamma", "standard backward; batch above 1"),
-    _row(SplitIntoGChannels, "groups-and-channels-swapped", "y dx dgamma", "C / G groups; true derivative"),
-    _row(SplitIgnoresGamma, "gamma-not-applied", "y", "xhat + beta; the right layer's backward"),
-    _row(
-        SplitIgnoresGammaBothWays,
-        "gamma-not-applied",
-        "y dx",
-        "xhat + beta, and no gamma in dx; dgamma is right",
-    ),
-    _row(SplitIgnoresBeta, "beta-not-applied", "y", "gamma * xhat; the right layer's backward"),
-    _row(SplitShiftsFirst, "beta-before-gamma", "y dgamma dbeta", "gamma * (xhat + beta); true derivative"),
-    _row(SplitGammaByGroupIndex, "gamma-per-group", "y dx", "gamma[g], beta right; dx with it, dgamma right"),
-    _row(
+    planted(SplitReducesSpatialAxes, "statistics-per-channel", "y dx dgamma", "standard backward; from rank 3"),
+    planted(SplitReducesChannelsOnly, "statistics-per-position", "y dx dgamma", "standard backward; from rank 3"),
+    planted(SplitReducesBatchToo, "statistics-over-batch", "y dx dgamma", "standard backward; batch above 1"),
+    planted(SplitIntoGChannels, "groups-and-channels-swapped", "y dx dgamma", "C / G groups; true derivative"),
+    planted(SplitIgnoresGamma, "gamma-not-applied", "y", "xhat + beta; the right layer's backward"),
+    planted(SplitIgnoresGammaBothWays, "gamma-not-applied", "y dx", "xhat + beta, and no gamma in dx; dgamma is right"),
+    planted(SplitIgnoresBeta, "beta-not-applied", "y", "gamma * xhat; the right layer's backward"),
+    planted(SplitShiftsFirst, "beta-before-gamma", "y dgamma dbeta", "gamma * (xhat + beta); true derivative"),
+    planted(SplitGammaByGroupIndex, "gamma-per-group", "y dx", "gamma[g], beta right; dx with it, dgamma right"),
+    planted(
         SplitAffineByGroupIndex,
         "gamma-per-group",
         "y dx dgamma dbeta",
         "gamma[g] and beta[g] of C entries; true derivative, so entries from G on get gradient 0",
     ),
-    _row(
+    planted(
         SplitOneGammaAGroup,
         "gamma-per-group",
         "y dx dgamma dbeta",

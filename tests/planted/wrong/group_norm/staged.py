@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class StagedGroupNorm:
@@ -183,23 +185,20 @@ class StagedMeanNodeTwice(StagedGroupNorm):
         return dxc + dmu / self.m
 
 
-def _row(layer, fault, note):
-    note = f"staged backprop over (N, G, C // G, ...): {note}"
-    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset({"dx"}), note)
-
+planted = partial(wrong, "GroupNorm", style="staged backprop over (N, G, C // G, ...): ")
 
 ROWS = (
-    _row(StagedForgetsGamma, "dx-gamma-missing", "dxhat = dy; when gamma differs from 1"),
-    _row(StagedGammaTwice, "dx-gamma-twice", "dxhat = dy * gamma^2; when gamma differs from 1"),
-    _row(StagedForgetsMeanNode, "dx-mean-term-missing", "nothing flows through mu; always"),
-    _row(StagedMeanNodeSign, "dx-mean-term-sign", "dmu without its minus; always"),
-    _row(StagedMeanNodeTwice, "dx-mean-term-doubled", "dmu counts the direct path twice; always"),
-    _row(StagedForgetsVarianceNode, "dx-projection-term-missing", "nothing flows through var; always"),
-    _row(StagedInverseNodeSign, "dx-projection-term-sign", "dstd without its minus; always"),
-    _row(StagedForgetsHalf, "dx-projection-term-doubled", "the square root's 0.5 forgotten; always"),
-    _row(StagedStatisticsDetached, "dx-statistics-held-constant", "dx = dxhat * inv; always"),
-    _row(StagedStdWithoutEps, "dx-eps-missing", "the whole backward from sqrt(var); when var is near eps"),
-    _row(StagedLastAxisOnly, "dx-last-axis-only", "sums over W (or L); when there are spatial axes"),
-    _row(StagedForgetsCounts, "dx-sum-not-mean", "neither / m; when a group has several numbers"),
-    _row(StagedBesselInBothNodes, "dx-divides-by-n-minus-1", "m - 1 in both nodes; always"),
+    planted(StagedForgetsGamma, "dx-gamma-missing", "dx", "dxhat = dy; when gamma differs from 1"),
+    planted(StagedGammaTwice, "dx-gamma-twice", "dx", "dxhat = dy * gamma^2; when gamma differs from 1"),
+    planted(StagedForgetsMeanNode, "dx-mean-term-missing", "dx", "nothing flows through mu; always"),
+    planted(StagedMeanNodeSign, "dx-mean-term-sign", "dx", "dmu without its minus; always"),
+    planted(StagedMeanNodeTwice, "dx-mean-term-doubled", "dx", "dmu counts the direct path twice; always"),
+    planted(StagedForgetsVarianceNode, "dx-projection-term-missing", "dx", "nothing flows through var; always"),
+    planted(StagedInverseNodeSign, "dx-projection-term-sign", "dx", "dstd without its minus; always"),
+    planted(StagedForgetsHalf, "dx-projection-term-doubled", "dx", "the square root's 0.5 forgotten; always"),
+    planted(StagedStatisticsDetached, "dx-statistics-held-constant", "dx", "dx = dxhat * inv; always"),
+    planted(StagedStdWithoutEps, "dx-eps-missing", "dx", "the whole backward from sqrt(var); when var is near eps"),
+    planted(StagedLastAxisOnly, "dx-last-axis-only", "dx", "sums over W (or L); when there are spatial axes"),
+    planted(StagedForgetsCounts, "dx-sum-not-mean", "dx", "neither / m; when a group has several numbers"),
+    planted(StagedBesselInBothNodes, "dx-divides-by-n-minus-1", "dx", "m - 1 in both nodes; always"),
 )

@@ -4,9 +4,11 @@ Two styles: a reshape to (N, G, -1) with a dictionary for a cache, and loops ove
 It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class ReshapedGroupNorm:
@@ -263,50 +265,53 @@ class LoopedParameterGradientsMissing(LoopedGroupNorm):
         return dx
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "GroupNorm", frozenset({fault}), frozenset(quantities.split()), note)
+planted = partial(wrong, "GroupNorm")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(ReshapedStaleByShape, "stale-cache", "dx dgamma", "reshape; filled anew only when the size changes"),
-    _row(ReshapedInputCentredThroughView, "input-mutated", "y", "reshape; contiguous x only; y is right"),
-    _row(ReshapedUpstreamScaledInPlace, "upstream-gradient-mutated", "dx", "reshape; dy *= gamma; dx is right"),
-    _row(ReshapedDxIntoDy, "dx-aliases-dy", "dx", "reshape; copyto(dy, dx); its values are right"),
-    _row(ReshapedKeepsView, "input-not-saved", "dx dgamma", "reshape; a view of contiguous x, xhat made anew"),
-    _row(
+ROWS = (
+    planted(ReshapedStaleByShape, "stale-cache", "dx dgamma", "reshape; filled anew only when the size changes"),
+    planted(
+        ReshapedInputCentredThroughView, "input-mutated", "y", "reshape; contiguous x only; y is right", raises=True
+    ),
+    planted(
+        ReshapedUpstreamScaledInPlace,
+        "upstream-gradient-mutated",
+        "dx",
+        "reshape; dy *= gamma; dx is right",
+        raises=True,
+    ),
+    planted(ReshapedDxIntoDy, "dx-aliases-dy", "dx", "reshape; copyto(dy, dx); its values are right", raises=True),
+    planted(ReshapedKeepsView, "input-not-saved", "dx dgamma", "reshape; a view of contiguous x, xhat made anew"),
+    planted(
         ReshapedRavelInMemoryOrder,
         "layout-dependent",
         "y dx dgamma",
         "reshape; ravel order K: transposed x, and dy where dx is concerned; slices are right",
     ),
-    _row(ReshapedOutputBufferIsFloat64, "dtype-promoted", "y", "reshape; np.zeros for y; float32 in"),
-    _row(ReshapedOutputBufferIsFloat32, "dtype-demoted", "y", "reshape; an f4 buffer for y; float64 in"),
-    _row(
-        ReshapedParameterGradientsAccumulate,
-        "parameter-gradients-accumulate",
-        "dgamma dbeta",
-        "reshape; call two",
+    planted(ReshapedOutputBufferIsFloat64, "dtype-promoted", "y", "reshape; np.zeros for y; float32 in"),
+    planted(ReshapedOutputBufferIsFloat32, "dtype-demoted", "y", "reshape; an f4 buffer for y; float64 in"),
+    planted(
+        ReshapedParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "reshape; call two"
     ),
-    _row(
-        ReshapedParameterGradientsMissing,
-        "parameter-gradients-missing",
-        "dgamma dbeta",
-        "reshape; they stay None",
+    planted(
+        ReshapedParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "reshape; they stay None"
     ),
-    _row(LoopedStaleScales, "stale-cache", "dx dgamma", "loops; the first scales stay, xhat is built from them"),
-    _row(LoopedInputBecomesOutput, "input-mutated", "y", "loops; y is x itself; its values are right"),
-    _row(LoopedInputIsScratchOfBackward, "input-mutated", "dx", "loops; the backward zeroes x; dx is right"),
-    _row(LoopedUpstreamCentredInPlace, "upstream-gradient-mutated", "dx", "loops; dy is centred; dx is right"),
-    _row(LoopedDxIntoDy, "dx-aliases-dy", "dx", "loops; dy is the buffer of dx; its values are right"),
-    _row(LoopedKeepsReference, "input-not-saved", "dx dgamma", "loops; asarray; mean and rstd are kept right"),
-    _row(LoopedWritesIntoLostCopy, "layout-dependent", "dx", "loops; zeros_like: dx is zero for transposed dy"),
-    _row(LoopedGradientBufferIsFloat64, "dtype-promoted", "dx", "loops; np.zeros for dx; float32 in"),
-    _row(
-        LoopedStatisticsAreFloat32,
-        "dtype-demoted",
-        "dx dgamma",
-        "loops; the dtypes are right, not the digits",
+    planted(LoopedStaleScales, "stale-cache", "dx dgamma", "loops; the first scales stay, xhat is built from them"),
+    planted(LoopedInputBecomesOutput, "input-mutated", "y", "loops; y is x itself; its values are right", raises=True),
+    planted(
+        LoopedInputIsScratchOfBackward, "input-mutated", "dx", "loops; the backward zeroes x; dx is right", raises=True
     ),
-    _row(LoopedParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "loops; +="),
-    _row(LoopedParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "loops; always zero"),
+    planted(
+        LoopedUpstreamCentredInPlace,
+        "upstream-gradient-mutated",
+        "dx",
+        "loops; dy is centred; dx is right",
+        raises=True,
+    ),
+    planted(LoopedDxIntoDy, "dx-aliases-dy", "dx", "loops; dy is the buffer of dx; its values are right", raises=True),
+    planted(LoopedKeepsReference, "input-not-saved", "dx dgamma", "loops; asarray; mean and rstd are kept right"),
+    planted(LoopedWritesIntoLostCopy, "layout-dependent", "dx", "loops; zeros_like: dx is zero for transposed dy"),
+    planted(LoopedGradientBufferIsFloat64, "dtype-promoted", "dx", "loops; np.zeros for dx; float32 in"),
+    planted(LoopedStatisticsAreFloat32, "dtype-demoted", "dx dgamma", "loops; the dtypes are right, not the digits"),
+    planted(LoopedParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "loops; +="),
+    planted(LoopedParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "loops; always zero"),
 )

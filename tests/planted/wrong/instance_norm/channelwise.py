@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class ChannelwiseInstanceNorm:
@@ -65,13 +67,10 @@ class ChannelwiseMeanOverBatch(ChannelwiseInstanceNorm):
         return t.mean(axis=(0, *range(2, t.ndim)))  # planted: mean
 
 
-def _row(layer, fault, wrong, note):
-    note = f"loop over planes: {note}"
-    return Planted(layer, "InstanceNorm", frozenset({fault}), frozenset(wrong.split()), note)
-
+planted = partial(wrong, "InstanceNorm", style="loop over planes: ")
 
 ROWS = (
-    _row(ChannelwiseSampleVariance, "variance-unbiased", "y dx dgamma", "n - 1; standard backward"),
-    _row(ChannelwiseWithoutMeanTerm, "dx-mean-term-missing", "dx", "always"),
-    _row(ChannelwiseMeanOverBatch, "dgamma-mean-not-sum", "dgamma", "affine=True, more than one summed"),
+    planted(ChannelwiseSampleVariance, "variance-unbiased", "y dx dgamma", "n - 1; standard backward"),
+    planted(ChannelwiseWithoutMeanTerm, "dx-mean-term-missing", "dx", "always"),
+    planted(ChannelwiseMeanOverBatch, "dgamma-mean-not-sum", "dgamma", "affine=True, more than one summed"),
 )

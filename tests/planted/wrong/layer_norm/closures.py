@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class ClosureLayerNorm:
@@ -209,27 +211,25 @@ class ClosureShiftedFirst(ClosureLayerNorm):
         return t + (self.beta * self.gamma).astype(t.dtype), pull  # planted: makes gamma * (xhat + beta)
 
 
-def _row(layer, fault, wrong, note):
-    return Planted(layer, "LayerNorm", frozenset({fault}), frozenset(wrong.split()), f"closures: {note}")
-
+planted = partial(wrong, "LayerNorm", style="closures: ")
 
 ROWS = (
-    _row(ClosureSampleVariance, "variance-unbiased", "y dx dgamma", "ddof=1; standard backward"),
-    _row(ClosureSampleVarianceAndDerivative, "variance-unbiased", "y dx dgamma", "n - 1; true derivative"),
-    _row(ClosureStdPlusEps, "eps-outside-sqrt", "y dx dgamma", "std + eps; standard backward"),
-    _row(ClosureStdPlusEpsAndDerivative, "eps-outside-sqrt", "y dx dgamma", "std + eps; true derivative"),
-    _row(ClosureNoEps, "eps-missing", "y dx dgamma", "1 / std; true derivative; when var is near eps"),
-    _row(ClosureOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-6; true derivative"),
-    _row(ClosureDefaultEps, "eps-argument-ignored", "y dx dgamma", "always 1e-5; when another eps is asked for"),
-    _row(ClosureDividesByVariance, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
-    _row(ClosureDividesByVarianceAndDerivative, "std-not-rooted", "y dx dgamma", "no root; true derivative"),
-    _row(ClosureRootOfStd, "variance-is-std", "y dx dgamma", "sqrt(std + eps); standard backward"),
-    _row(ClosureUncentred, "mean-not-subtracted", "y dx dgamma", "x * rstd, var centred; standard backward"),
-    _row(ClosureRootMeanSquare, "mean-not-subtracted", "y dx dgamma", "nor is var: an RMSNorm; true derivative"),
-    _row(ClosureLastAxis, "statistics-last-axis-only", "y dx dgamma", "standard backward over all the axes"),
-    _row(ClosureLastAxisBothWays, "statistics-last-axis-only", "y dx dgamma", "true derivative"),
-    _row(ClosureWithoutGamma, "gamma-not-applied", "y dx dgamma", "xhat + beta; true derivative, dgamma is 0"),
-    _row(ClosureWithoutGammaInOutput, "gamma-not-applied", "y", "xhat + beta; the right layer's backward"),
-    _row(ClosureWithoutBeta, "beta-not-applied", "y dbeta", "gamma * xhat; true derivative, dbeta is 0"),
-    _row(ClosureShiftedFirst, "beta-before-gamma", "y", "gamma * (xhat + beta); the right layer's backward"),
+    planted(ClosureSampleVariance, "variance-unbiased", "y dx dgamma", "ddof=1; standard backward"),
+    planted(ClosureSampleVarianceAndDerivative, "variance-unbiased", "y dx dgamma", "n - 1; true derivative"),
+    planted(ClosureStdPlusEps, "eps-outside-sqrt", "y dx dgamma", "std + eps; standard backward"),
+    planted(ClosureStdPlusEpsAndDerivative, "eps-outside-sqrt", "y dx dgamma", "std + eps; true derivative"),
+    planted(ClosureNoEps, "eps-missing", "y dx dgamma", "1 / std; true derivative; when var is near eps"),
+    planted(ClosureOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-6; true derivative"),
+    planted(ClosureDefaultEps, "eps-argument-ignored", "y dx dgamma", "always 1e-5; when another eps is asked for"),
+    planted(ClosureDividesByVariance, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
+    planted(ClosureDividesByVarianceAndDerivative, "std-not-rooted", "y dx dgamma", "no root; true derivative"),
+    planted(ClosureRootOfStd, "variance-is-std", "y dx dgamma", "sqrt(std + eps); standard backward"),
+    planted(ClosureUncentred, "mean-not-subtracted", "y dx dgamma", "x * rstd, var centred; standard backward"),
+    planted(ClosureRootMeanSquare, "mean-not-subtracted", "y dx dgamma", "nor is var: an RMSNorm; true derivative"),
+    planted(ClosureLastAxis, "statistics-last-axis-only", "y dx dgamma", "standard backward over all the axes"),
+    planted(ClosureLastAxisBothWays, "statistics-last-axis-only", "y dx dgamma", "true derivative"),
+    planted(ClosureWithoutGamma, "gamma-not-applied", "y dx dgamma", "xhat + beta; true derivative, dgamma is 0"),
+    planted(ClosureWithoutGammaInOutput, "gamma-not-applied", "y", "xhat + beta; the right layer's backward"),
+    planted(ClosureWithoutBeta, "beta-not-applied", "y dbeta", "gamma * xhat; true derivative, dbeta is 0"),
+    planted(ClosureShiftedFirst, "beta-before-gamma", "y", "gamma * (xhat + beta); the right layer's backward"),
 )

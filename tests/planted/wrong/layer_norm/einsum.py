@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 # Each gradient takes (dy, cache): dy is (rows, features), cache a dictionary of the forward's arrays.
 
@@ -150,45 +150,48 @@ class EinsumWithoutParameterGradients(EinsumLayerNorm):
         return dx.reshape(dy.shape)
 
 
-def _row(fault, wrong, note, **gradients):
+planted = partial(wrong, "LayerNorm", style="einsum: ")
+
+
+def with_gradients(fault, quantities, note, **gradients):
+    """A row of the layer with these functions for its own; it is called by the mistake that they are."""
     layer = partial(EinsumLayerNorm, **gradients)
     layer.__name__ = f"EinsumLayerNorm[{fault}]"
-    return Planted(layer, "LayerNorm", frozenset({fault}), frozenset(wrong.split()), f"einsum: {note}")
+    return planted(layer, fault, quantities, note)
 
 
 ROWS = (
-    _row("dgamma-uses-x", "dgamma", "sum(dy * x); always", dgamma=sum_dy_x),
-    _row("dgamma-uses-centred-x", "dgamma", "sum(dy * (x - mean)); always", dgamma=sum_dy_centred),
-    _row("dgamma-uses-y", "dgamma", "sum(dy * y); when gamma, beta are not 1, 0", dgamma=sum_dy_y),
-    _row("dgamma-times-gamma", "dgamma", "times gamma; when it differs from 1", dgamma=sum_dy_xhat_gamma),
-    _row("dgamma-mean-not-sum", "dgamma", "mean over all rows; more than one row", dgamma=mean_dy_xhat),
-    _row("dgamma-divided-by-batch", "dgamma", "over x.shape[0] only", dgamma=sum_dy_xhat_over_batch),
-    _row("dgamma-sign", "dgamma", "negated; always", dgamma=minus_sum_dy_xhat),
-    _row("dgamma-batch-axis-only", "dgamma", "axis 0 only; from rank 3", dgamma=sum_dy_xhat_over_axis_0),
-    _row("dbeta-batch-axis-only", "dbeta", "axis 0 only; from rank 3", dbeta=sum_dy_over_axis_0),
-    _row("dbeta-mean-not-sum", "dbeta", "mean over all rows; more than one row", dbeta=mean_dy),
-    _row("dbeta-times-gamma", "dbeta", "times gamma; when it differs from 1", dbeta=sum_dy_gamma),
-    _row("dgamma-dbeta-swapped", "dgamma dbeta", "exchanged; always", dgamma=sum_dy, dbeta=sum_dy_xhat),
-    _row("dgamma-without-xhat", "dgamma", "sum(dy); always", dgamma=sum_dy),
-    _row(
+    with_gradients("dgamma-uses-x", "dgamma", "sum(dy * x); always", dgamma=sum_dy_x),
+    with_gradients("dgamma-uses-centred-x", "dgamma", "sum(dy * (x - mean)); always", dgamma=sum_dy_centred),
+    with_gradients("dgamma-uses-y", "dgamma", "sum(dy * y); when gamma, beta are not 1, 0", dgamma=sum_dy_y),
+    with_gradients("dgamma-times-gamma", "dgamma", "times gamma; when it differs from 1", dgamma=sum_dy_xhat_gamma),
+    with_gradients("dgamma-mean-not-sum", "dgamma", "mean over all rows; more than one row", dgamma=mean_dy_xhat),
+    with_gradients("dgamma-divided-by-batch", "dgamma", "over x.shape[0] only", dgamma=sum_dy_xhat_over_batch),
+    with_gradients("dgamma-sign", "dgamma", "negated; always", dgamma=minus_sum_dy_xhat),
+    with_gradients("dgamma-batch-axis-only", "dgamma", "axis 0 only; from rank 3", dgamma=sum_dy_xhat_over_axis_0),
+    with_gradients("dbeta-batch-axis-only", "dbeta", "axis 0 only; from rank 3", dbeta=sum_dy_over_axis_0),
+    with_gradients("dbeta-mean-not-sum", "dbeta", "mean over all rows; more than one row", dbeta=mean_dy),
+    with_gradients("dbeta-times-gamma", "dbeta", "times gamma; when it differs from 1", dbeta=sum_dy_gamma),
+    with_gradients("dgamma-dbeta-swapped", "dgamma dbeta", "exchanged; always", dgamma=sum_dy, dbeta=sum_dy_xhat),
+    with_gradients("dgamma-without-xhat", "dgamma", "sum(dy); always", dgamma=sum_dy),
+    with_gradients(
         "parameter-gradients-summed-to-scalar",
         "dgamma dbeta",
         "arrays of shape (1,); always",
         dgamma=one_number_dy_xhat,
         dbeta=one_number_dy,
     ),
-    _row(
+    with_gradients(
         "parameter-gradients-over-normalized-axes",
         "dgamma dbeta",
         "one number a row, in gamma's shape where as many rows as features; always",
         dgamma=row_sums_dy_xhat,
         dbeta=row_sums_dy,
     ),
-    Planted(
+    planted(
         EinsumWithoutParameterGradients,
-        "LayerNorm",
-        frozenset({"parameter-gradients-missing"}),
-        frozenset({"dgamma", "dbeta"}),
-        "einsum: the attributes do not exist; always",
+        "parameter-gradients-missing",
+        "dgamma dbeta",
+        "the attributes do not exist; always",
     ),
 )

@@ -4,9 +4,11 @@ Where the forward is wrong the matrix is the standard one, made from the wrong x
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class JacobianLayerNorm:
@@ -144,23 +146,20 @@ class JacobianDeviationSquared(JacobianLayerNorm):
         return (np.eye(n, dtype=xhat.dtype) - 1 / n - np.outer(xhat, xhat) / n) / deviation**2  # planted: ** 2
 
 
-def _row(layer, fault, wrong, note):
-    note = f"a Jacobian for each row, gamma of shape (1, ...): {note}"
-    return Planted(layer, "LayerNorm", frozenset({fault}), frozenset(wrong.split()), note)
-
+planted = partial(wrong, "LayerNorm", style="a Jacobian for each row, gamma of shape (1, ...): ")
 
 ROWS = (
-    _row(JacobianSampleDeviation, "variance-unbiased", "y dx dgamma", "n - 1; standard backward"),
-    _row(JacobianEpsOutside, "eps-outside-sqrt", "y dx dgamma", "std + eps; standard backward"),
-    _row(JacobianEpsLost, "eps-missing", "y dx dgamma", "true derivative; when var is near eps"),
-    _row(JacobianOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-12; true derivative"),
-    _row(JacobianVariance, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
-    _row(JacobianRootTwice, "variance-is-std", "y dx dgamma", "sqrt(std + eps); standard backward"),
-    _row(JacobianShiftBeforeScale, "beta-before-gamma", "y", "the right layer's backward"),
-    _row(JacobianShiftForgotten, "beta-not-applied", "y", "the right layer's backward"),
-    _row(JacobianDiagonal, "dx-diagonal-only", "dx", "np.diag; always"),
-    _row(JacobianOfScaling, "dx-statistics-held-constant", "dx", "the Jacobian of x / std; always"),
-    _row(JacobianOneLess, "dx-divides-by-n-minus-1", "dx", "n - 1 in both; always"),
-    _row(JacobianDeviationLost, "dx-rstd-missing", "dx", "not divided; always"),
-    _row(JacobianDeviationSquared, "dx-rstd-squared", "dx", "divided twice; always"),
+    planted(JacobianSampleDeviation, "variance-unbiased", "y dx dgamma", "n - 1; standard backward"),
+    planted(JacobianEpsOutside, "eps-outside-sqrt", "y dx dgamma", "std + eps; standard backward"),
+    planted(JacobianEpsLost, "eps-missing", "y dx dgamma", "true derivative; when var is near eps"),
+    planted(JacobianOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-12; true derivative"),
+    planted(JacobianVariance, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
+    planted(JacobianRootTwice, "variance-is-std", "y dx dgamma", "sqrt(std + eps); standard backward"),
+    planted(JacobianShiftBeforeScale, "beta-before-gamma", "y", "the right layer's backward"),
+    planted(JacobianShiftForgotten, "beta-not-applied", "y", "the right layer's backward"),
+    planted(JacobianDiagonal, "dx-diagonal-only", "dx", "np.diag; always"),
+    planted(JacobianOfScaling, "dx-statistics-held-constant", "dx", "the Jacobian of x / std; always"),
+    planted(JacobianOneLess, "dx-divides-by-n-minus-1", "dx", "n - 1 in both; always"),
+    planted(JacobianDeviationLost, "dx-rstd-missing", "dx", "not divided; always"),
+    planted(JacobianDeviationSquared, "dx-rstd-squared", "dx", "divided twice; always"),
 )

@@ -3,10 +3,12 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
 from tests.planted.right.operators import OperatorLayerNorm
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class LayerNormGammaOutsideAndParametersOverFeatures(OperatorLayerNorm):
@@ -83,50 +85,48 @@ class LayerNormBesselEverywhere(OperatorLayerNorm):
         return self.rstd * (d - ratio * self.avg(d) - self.xhat * ratio * self.avg(d * self.xhat))
 
 
-def _row(layer, faults, wrong, note):
-    return Planted(layer, "LayerNorm", frozenset(faults.split()), frozenset(wrong.split()), f"two mistakes: {note}")
-
+planted = partial(wrong, "LayerNorm", style="two mistakes: ")
 
 ROWS = (
-    _row(
+    planted(
         LayerNormGammaOutsideAndParametersOverFeatures,
         "dx-gamma-outside-means parameter-gradients-over-normalized-axes",
         "dx dgamma dbeta",
         "one in dx, one in the parameters",
     ),
-    _row(LayerNormProjectionSignAndGammaTwice, "dx-projection-term-sign dx-gamma-twice", "dx", "both in dx"),
-    _row(
+    planted(LayerNormProjectionSignAndGammaTwice, "dx-projection-term-sign dx-gamma-twice", "dx", "both in dx"),
+    planted(
         LayerNormDgammaOfCentredAndRstdSquared,
         "dgamma-uses-centred-x dx-rstd-squared",
         "dx dgamma",
         "one in dx, one in dgamma",
     ),
-    _row(
+    planted(
         LayerNormEpsOutsideAndDgammaPlainSum,
         "eps-outside-sqrt dgamma-without-xhat",
         "y dx dgamma",
         "forward (standard backward) and dgamma",
     ),
-    _row(LayerNormMeanTwiceAndOverBatch, "dx-mean-term-doubled dx-divided-by-batch", "dx", "both in dx"),
-    _row(
+    planted(LayerNormMeanTwiceAndOverBatch, "dx-mean-term-doubled dx-divided-by-batch", "dx", "both in dx"),
+    planted(
         LayerNormParameterMeans,
         "dgamma-mean-not-sum dbeta-mean-not-sum",
         "dgamma dbeta",
         "one in dgamma, one in dbeta; more than one row",
     ),
-    _row(
+    planted(
         LayerNormOwnEpsAndStatisticsConstant,
         "eps-argument-ignored dx-statistics-held-constant",
         "y dx dgamma",
         "always 1e-3 in the forward; dx is gamma * dy * that rstd",
     ),
-    _row(
+    planted(
         LayerNormShiftFirstAndSums,
         "beta-before-gamma dx-sum-not-mean",
         "y dx",
         "one in y (the right layer's dgamma and dbeta), one in dx",
     ),
-    _row(
+    planted(
         LayerNormBesselEverywhere,
         "variance-unbiased dx-divides-by-n-minus-1",
         "y dx dgamma",

@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class StagedLayerNorm:
@@ -143,21 +145,18 @@ class StagedOverLastAxis(StagedLayerNorm):
         return dx + dmean / self.m
 
 
-def _row(layer, fault, note):
-    note = f"dvar, dmean, dx in turn: {note}"
-    return Planted(layer, "LayerNorm", frozenset({fault}), frozenset({"dx"}), note)
-
+planted = partial(wrong, "LayerNorm", style="dvar, dmean, dx in turn: ")
 
 ROWS = (
-    _row(StagedWithoutDmean, "dx-mean-term-missing", "no dmean; always"),
-    _row(StagedDmeanSign, "dx-mean-term-sign", "dmean without its minus; always"),
-    _row(StagedWithoutDvar, "dx-projection-term-missing", "no dvar; always"),
-    _row(StagedDvarSign, "dx-projection-term-sign", "dvar with the wrong sign; always"),
-    _row(StagedDvarWithoutHalf, "dx-projection-term-doubled", "dvar without 0.5; always"),
-    _row(StagedDirectPathOnly, "dx-statistics-held-constant", "neither dvar nor dmean; always"),
-    _row(StagedEpsLost, "dx-eps-missing", "in every power of var; when var is near eps"),
-    _row(StagedFromDy, "dx-gamma-missing", "dy for dxhat; when gamma differs from 1"),
-    _row(StagedGammaAtTheEnd, "dx-gamma-outside-means", "gamma after the stages; when gamma varies"),
-    _row(StagedWithoutCounts, "dx-sum-not-mean", "no / m; when more than one is normalized"),
-    _row(StagedOverLastAxis, "dx-last-axis-only", "when normalized_shape has several axes"),
+    planted(StagedWithoutDmean, "dx-mean-term-missing", "dx", "no dmean; always"),
+    planted(StagedDmeanSign, "dx-mean-term-sign", "dx", "dmean without its minus; always"),
+    planted(StagedWithoutDvar, "dx-projection-term-missing", "dx", "no dvar; always"),
+    planted(StagedDvarSign, "dx-projection-term-sign", "dx", "dvar with the wrong sign; always"),
+    planted(StagedDvarWithoutHalf, "dx-projection-term-doubled", "dx", "dvar without 0.5; always"),
+    planted(StagedDirectPathOnly, "dx-statistics-held-constant", "dx", "neither dvar nor dmean; always"),
+    planted(StagedEpsLost, "dx-eps-missing", "dx", "in every power of var; when var is near eps"),
+    planted(StagedFromDy, "dx-gamma-missing", "dx", "dy for dxhat; when gamma differs from 1"),
+    planted(StagedGammaAtTheEnd, "dx-gamma-outside-means", "dx", "gamma after the stages; when gamma varies"),
+    planted(StagedWithoutCounts, "dx-sum-not-mean", "dx", "no / m; when more than one is normalized"),
+    planted(StagedOverLastAxis, "dx-last-axis-only", "dx", "when normalized_shape has several axes"),
 )

@@ -4,9 +4,11 @@ Two styles: functions over an (M, D) matrix with a cache tuple, and a class over
 its backward a closure. It must not know `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 def layernorm_forward(rows, eps):
@@ -290,46 +292,39 @@ class TrailingParameterGradientsMissing(TrailingLayerNorm):
         self.dbeta = None if dbeta is None else np.zeros_like(dbeta)
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "LayerNorm", frozenset({fault}), frozenset(quantities.split()), note)
+planted = partial(wrong, "LayerNorm")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(
-        MatrixStaleByObject,
-        "stale-cache",
-        "dx dgamma",
-        "matrix; keyed by id: only when one array is refilled",
-    ),
-    _row(MatrixStaleQueue, "stale-cache", "dx dgamma", "matrix; a queue: only after a forward without backward"),
-    _row(MatrixInputCentredInPlace, "input-mutated", "y", "matrix; x -= mean; y is right"),
-    _row(
+ROWS = (
+    planted(MatrixStaleByObject, "stale-cache", "dx dgamma", "matrix; keyed by id: only when one array is refilled"),
+    planted(MatrixStaleQueue, "stale-cache", "dx dgamma", "matrix; a queue: only after a forward without backward"),
+    planted(MatrixInputCentredInPlace, "input-mutated", "y", "matrix; x -= mean; y is right", raises=True),
+    planted(
         MatrixUpstreamThroughView,
         "upstream-gradient-mutated",
         "dx",
         "matrix; contiguous dy only; dx is right",
+        raises=True,
     ),
-    _row(MatrixDxIntoDy, "dx-aliases-dy", "dx", "matrix; out=dy; its values are right"),
-    _row(MatrixKeepsView, "input-not-saved", "dx dgamma", "matrix; a view of contiguous x, xhat made anew"),
-    _row(MatrixIgnoresStrides, "layout-dependent", "y dx dgamma", "matrix; reads x's base without strides"),
-    _row(MatrixGradientInFortranOrder, "layout-dependent", "dx dgamma dbeta", "matrix; Fortran-ordered dy only"),
-    _row(MatrixEpsIsStrongFloat64, "dtype-promoted", "y dx dgamma", "matrix; a 0-d float64 eps; float32 in"),
-    _row(MatrixCastsToFloat32, "dtype-demoted", "y dx dgamma dbeta", "matrix; both ways; float64 in"),
-    _row(MatrixParameterGradientsInFloat32, "dtype-demoted", "dgamma dbeta", "matrix; the dtypes are right"),
-    _row(
-        MatrixParameterGradientsAccumulate,
-        "parameter-gradients-accumulate",
-        "dgamma dbeta",
-        "matrix; call two",
+    planted(MatrixDxIntoDy, "dx-aliases-dy", "dx", "matrix; out=dy; its values are right", raises=True),
+    planted(MatrixKeepsView, "input-not-saved", "dx dgamma", "matrix; a view of contiguous x, xhat made anew"),
+    planted(MatrixIgnoresStrides, "layout-dependent", "y dx dgamma", "matrix; reads x's base without strides"),
+    planted(MatrixGradientInFortranOrder, "layout-dependent", "dx dgamma dbeta", "matrix; Fortran-ordered dy only"),
+    planted(MatrixEpsIsStrongFloat64, "dtype-promoted", "y dx dgamma", "matrix; a 0-d float64 eps; float32 in"),
+    planted(MatrixCastsToFloat32, "dtype-demoted", "y dx dgamma dbeta", "matrix; both ways; float64 in"),
+    planted(MatrixParameterGradientsInFloat32, "dtype-demoted", "dgamma dbeta", "matrix; the dtypes are right"),
+    planted(MatrixParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "matrix; call two"),
+    planted(MatrixParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "matrix; always None"),
+    planted(
+        TrailingStaleFirstClosure, "stale-cache", "dx dgamma", "closure; the first forward's for ever", raises=True
     ),
-    _row(MatrixParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "matrix; always None"),
-    _row(TrailingStaleFirstClosure, "stale-cache", "dx dgamma", "closure; the first forward's for ever"),
-    _row(TrailingInputBecomesOutput, "input-mutated", "y", "closure; x holds y afterwards; y is right"),
-    _row(TrailingUpstreamCentred, "upstream-gradient-mutated", "dx", "closure; dy -= its mean; dx is right"),
-    _row(TrailingDxIntoDy, "dx-aliases-dy", "dx", "closure; a view of dy; its values are right"),
-    _row(TrailingKeepsInputForDgamma, "input-not-saved", "dgamma", "closure; x is held for dgamma only"),
-    _row(TrailingFlatOutputBuffer, "layout-dependent", "y", "closure; zeros_like: y is zero for transposed x"),
-    _row(TrailingGammaInFloat64, "dtype-promoted", "y dx", "closure; gamma, or 1, is float64; float32 in"),
-    _row(TrailingParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "closure; +="),
-    _row(TrailingParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "closure; zeros"),
+    planted(TrailingInputBecomesOutput, "input-mutated", "y", "closure; x holds y afterwards; y is right", raises=True),
+    planted(
+        TrailingUpstreamCentred, "upstream-gradient-mutated", "dx", "closure; dy -= its mean; dx is right", raises=True
+    ),
+    planted(TrailingDxIntoDy, "dx-aliases-dy", "dx", "closure; a view of dy; its values are right", raises=True),
+    planted(TrailingKeepsInputForDgamma, "input-not-saved", "dgamma", "closure; x is held for dgamma only"),
+    planted(TrailingFlatOutputBuffer, "layout-dependent", "y", "closure; zeros_like: y is zero for transposed x"),
+    planted(TrailingGammaInFloat64, "dtype-promoted", "y dx", "closure; gamma, or 1, is float64; float32 in"),
+    planted(TrailingParameterGradientsAccumulate, "parameter-gradients-accumulate", "dgamma dbeta", "closure; +="),
+    planted(TrailingParameterGradientsMissing, "parameter-gradients-missing", "dgamma dbeta", "closure; zeros"),
 )

@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class TransposedLayerNorm:
@@ -195,31 +197,29 @@ class TransposedIdentity(TransposedLayerNorm):
         return dt.copy()  # planted: dy
 
 
-def _row(layer, fault, note):
-    return Planted(layer, "LayerNorm", frozenset({fault}), frozenset({"dx"}), f"(features, rows) matrix: {note}")
-
+planted = partial(wrong, "LayerNorm", style="(features, rows) matrix: ")
 
 ROWS = (
-    _row(TransposedGammaInFront, "dx-gamma-outside-means", "gamma before the bracket; when gamma varies"),
-    _row(TransposedGammaLost, "dx-gamma-missing", "no gamma; when gamma differs from 1"),
-    _row(TransposedGammaTwice, "dx-gamma-twice", "gamma squared; when gamma differs from 1"),
-    _row(TransposedMeanLost, "dx-mean-term-missing", "no sum of g; always"),
-    _row(TransposedMeanSign, "dx-mean-term-sign", "plus the sum of g; always"),
-    _row(TransposedMeanTwice, "dx-mean-term-doubled", "twice the sum of g; always"),
-    _row(TransposedProjectionLost, "dx-projection-term-missing", "no third term; always"),
-    _row(TransposedProjectionSign, "dx-projection-term-sign", "third term added; always"),
-    _row(TransposedProjectionTwice, "dx-projection-term-doubled", "third term twice; always"),
-    _row(TransposedProjectionOnX, "dx-projection-uses-x", "third term along x; always"),
-    _row(TransposedOnlyScaled, "dx-statistics-held-constant", "gamma * dy / sd; always"),
-    _row(TransposedNotDivided, "dx-rstd-missing", "no sd; always"),
-    _row(TransposedDividedTwice, "dx-rstd-squared", "sd twice; always"),
-    _row(TransposedMultiplied, "dx-times-std", "times sd; always"),
-    _row(TransposedVarWithoutEps, "dx-eps-missing", "outer division only; when var is near eps"),
-    _row(TransposedSums, "dx-sum-not-mean", "sums; when more than one is normalized"),
-    _row(TransposedOneLess, "dx-divides-by-n-minus-1", "n - 1 in both; always"),
-    _row(TransposedLastAxis, "dx-last-axis-only", "when normalized_shape has several axes"),
-    _row(TransposedBatchMean, "dx-divided-by-batch", "dy / x.shape[0]; when that is above 1"),
-    _row(TransposedMinus, "dx-sign", "negated; always"),
-    _row(TransposedDiagonal, "dx-diagonal-only", "both .sum forgotten; always"),
-    _row(TransposedIdentity, "dx-is-dy", "a copy of dy; always"),
+    planted(TransposedGammaInFront, "dx-gamma-outside-means", "dx", "gamma before the bracket; when gamma varies"),
+    planted(TransposedGammaLost, "dx-gamma-missing", "dx", "no gamma; when gamma differs from 1"),
+    planted(TransposedGammaTwice, "dx-gamma-twice", "dx", "gamma squared; when gamma differs from 1"),
+    planted(TransposedMeanLost, "dx-mean-term-missing", "dx", "no sum of g; always"),
+    planted(TransposedMeanSign, "dx-mean-term-sign", "dx", "plus the sum of g; always"),
+    planted(TransposedMeanTwice, "dx-mean-term-doubled", "dx", "twice the sum of g; always"),
+    planted(TransposedProjectionLost, "dx-projection-term-missing", "dx", "no third term; always"),
+    planted(TransposedProjectionSign, "dx-projection-term-sign", "dx", "third term added; always"),
+    planted(TransposedProjectionTwice, "dx-projection-term-doubled", "dx", "third term twice; always"),
+    planted(TransposedProjectionOnX, "dx-projection-uses-x", "dx", "third term along x; always"),
+    planted(TransposedOnlyScaled, "dx-statistics-held-constant", "dx", "gamma * dy / sd; always"),
+    planted(TransposedNotDivided, "dx-rstd-missing", "dx", "no sd; always"),
+    planted(TransposedDividedTwice, "dx-rstd-squared", "dx", "sd twice; always"),
+    planted(TransposedMultiplied, "dx-times-std", "dx", "times sd; always"),
+    planted(TransposedVarWithoutEps, "dx-eps-missing", "dx", "outer division only; when var is near eps"),
+    planted(TransposedSums, "dx-sum-not-mean", "dx", "sums; when more than one is normalized"),
+    planted(TransposedOneLess, "dx-divides-by-n-minus-1", "dx", "n - 1 in both; always"),
+    planted(TransposedLastAxis, "dx-last-axis-only", "dx", "when normalized_shape has several axes"),
+    planted(TransposedBatchMean, "dx-divided-by-batch", "dx", "dy / x.shape[0]; when that is above 1"),
+    planted(TransposedMinus, "dx-sign", "dx", "negated; always"),
+    planted(TransposedDiagonal, "dx-diagonal-only", "dx", "both .sum forgotten; always"),
+    planted(TransposedIdentity, "dx-is-dy", "dx", "a copy of dy; always"),
 )

@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class ClosedFormRMSNorm:
@@ -133,23 +135,20 @@ class ClosedFormSum(ClosedFormRMSNorm):
         return (d - xhat * dot) / rms  # planted: no n
 
 
-def _row(layer, fault, note):
-    note = f"rows, a list as cache, closed form: {note}"
-    return Planted(layer, "RMSNorm", frozenset({fault}), frozenset({"dx"}), note)
-
+planted = partial(wrong, "RMSNorm", style="rows, a list as cache, closed form: ")
 
 ROWS = (
-    _row(ClosedFormRmsLost, "dx-rstd-missing", "not divided by rms; always"),
-    _row(ClosedFormMeanSquare, "dx-rstd-squared", "divided by rms twice; always"),
-    _row(ClosedFormTimesRms, "dx-times-std", "times rms; always"),
-    _row(ClosedFormEpsLost, "dx-eps-missing", "outer division only; when x^2 is near eps"),
-    _row(ClosedFormOverBatch, "dx-divided-by-batch", "divided by x.shape[0]; when that is above 1"),
-    _row(ClosedFormOpposite, "dx-sign", "negated; always"),
-    _row(ClosedFormElementwise, "dx-diagonal-only", "the dot product is not summed; always"),
-    _row(ClosedFormHandsThrough, "dx-is-dy", "a copy of dy; always"),
-    _row(ClosedFormOfLayerNorm, "dx-mean-term-added", "LayerNorm's formula; always"),
-    _row(ClosedFormOnRows, "dx-projection-uses-x", "x along the dot product; always"),
-    _row(ClosedFormGammaOutside, "dx-gamma-outside-means", "gamma in front; when gamma varies"),
-    _row(ClosedFormGammaLost, "dx-gamma-missing", "no gamma; when gamma differs from 1"),
-    _row(ClosedFormSum, "dx-sum-not-mean", "no n; when more than one is normalized"),
+    planted(ClosedFormRmsLost, "dx-rstd-missing", "dx", "not divided by rms; always"),
+    planted(ClosedFormMeanSquare, "dx-rstd-squared", "dx", "divided by rms twice; always"),
+    planted(ClosedFormTimesRms, "dx-times-std", "dx", "times rms; always"),
+    planted(ClosedFormEpsLost, "dx-eps-missing", "dx", "outer division only; when x^2 is near eps"),
+    planted(ClosedFormOverBatch, "dx-divided-by-batch", "dx", "divided by x.shape[0]; when that is above 1"),
+    planted(ClosedFormOpposite, "dx-sign", "dx", "negated; always"),
+    planted(ClosedFormElementwise, "dx-diagonal-only", "dx", "the dot product is not summed; always"),
+    planted(ClosedFormHandsThrough, "dx-is-dy", "dx", "a copy of dy; always"),
+    planted(ClosedFormOfLayerNorm, "dx-mean-term-added", "dx", "LayerNorm's formula; always"),
+    planted(ClosedFormOnRows, "dx-projection-uses-x", "dx", "x along the dot product; always"),
+    planted(ClosedFormGammaOutside, "dx-gamma-outside-means", "dx", "gamma in front; when gamma varies"),
+    planted(ClosedFormGammaLost, "dx-gamma-missing", "dx", "no gamma; when gamma differs from 1"),
+    planted(ClosedFormSum, "dx-sum-not-mean", "dx", "no n; when more than one is normalized"),
 )

@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 def rms_forward(x, gamma, axes, eps):
@@ -102,25 +104,22 @@ class FunctionUnset(FunctionRMSNorm):
         return rms_backward(dy, self.gamma, self.axes, self.cache)  # planted: dgamma is never set
 
 
-def _row(layer, faults, note):
-    note = f"two functions over the last axes: {note}"
-    return Planted(layer, "RMSNorm", frozenset(faults.split()), frozenset({"dgamma"}), note)
-
-
 # Without a beta, y is gamma * xhat: sum(dy * y) and gamma * sum(dy * xhat) are equal, and both names are due.
 EQUAL = "dgamma-uses-y dgamma-times-gamma"
 
 
+planted = partial(wrong, "RMSNorm", style="two functions over the last axes: ")
+
 ROWS = (
-    _row(FunctionScaleForgotten, "dgamma-uses-x", "sum(dy * x); always"),
-    _row(FunctionOfOutput, EQUAL, "sum(dy * y); the two names are equal here; when gamma differs from 1"),
-    _row(FunctionTimesGamma, EQUAL, "sum(d * xhat); the two names are equal here; if gamma is not 1"),
-    _row(FunctionMean, "dgamma-mean-not-sum", "mean over the rows; more than one row"),
-    _row(FunctionOverBatch, "dgamma-divided-by-batch", "divided by x.shape[0]; when that is above 1"),
-    _row(FunctionNegated, "dgamma-sign", "negated; always"),
-    _row(FunctionFirstAxis, "dgamma-batch-axis-only", "axis 0 only; from rank 3"),
-    _row(FunctionPlainSum, "dgamma-without-xhat", "sum(dy); always"),
-    _row(FunctionNormalizedAxes, "parameter-gradients-over-normalized-axes", "one number a row; always"),
-    _row(FunctionOneNumber, "parameter-gradients-summed-to-scalar", "shape (); always"),
-    _row(FunctionUnset, "parameter-gradients-missing", "the attribute does not exist; always"),
+    planted(FunctionScaleForgotten, "dgamma-uses-x", "dgamma", "sum(dy * x); always"),
+    planted(FunctionOfOutput, EQUAL, "dgamma", "sum(dy * y); the two names are equal here; when gamma differs from 1"),
+    planted(FunctionTimesGamma, EQUAL, "dgamma", "sum(d * xhat); the two names are equal here; if gamma is not 1"),
+    planted(FunctionMean, "dgamma-mean-not-sum", "dgamma", "mean over the rows; more than one row"),
+    planted(FunctionOverBatch, "dgamma-divided-by-batch", "dgamma", "divided by x.shape[0]; when that is above 1"),
+    planted(FunctionNegated, "dgamma-sign", "dgamma", "negated; always"),
+    planted(FunctionFirstAxis, "dgamma-batch-axis-only", "dgamma", "axis 0 only; from rank 3"),
+    planted(FunctionPlainSum, "dgamma-without-xhat", "dgamma", "sum(dy); always"),
+    planted(FunctionNormalizedAxes, "parameter-gradients-over-normalized-axes", "dgamma", "one number a row; always"),
+    planted(FunctionOneNumber, "parameter-gradients-summed-to-scalar", "dgamma", "shape (); always"),
+    planted(FunctionUnset, "parameter-gradients-missing", "dgamma", "the attribute does not exist; always"),
 )

@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class Row:
@@ -224,26 +226,23 @@ class LoopedUnscaled(LoopedRMSNorm):
         return h  # planted: in the output and, by the same method, in the gradient
 
 
-def _row(layer, fault, wrong, note):
-    note = f"loop over row objects: {note}"
-    return Planted(layer, "RMSNorm", frozenset({fault}), frozenset(wrong.split()), note)
-
+planted = partial(wrong, "RMSNorm", style="loop over row objects: ")
 
 ROWS = (
-    _row(LoopedSampleMeanSquare, "variance-unbiased", "y dx dgamma", "n - 1; standard backward"),
-    _row(LoopedSampleMeanSquareAndDerivative, "variance-unbiased", "y dx dgamma", "n - 1; true derivative"),
-    _row(LoopedEpsOutside, "eps-outside-sqrt", "y dx dgamma", "rms + eps; standard backward"),
-    _row(LoopedEpsOutsideAndDerivative, "eps-outside-sqrt", "y dx dgamma", "rms + eps; true derivative"),
-    _row(LoopedNoEps, "eps-missing", "y dx dgamma", "true derivative; when x^2 is near eps"),
-    _row(LoopedOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-5, for None too; true derivative"),
-    _row(LoopedUnrooted, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
-    _row(LoopedUnrootedAndDerivative, "std-not-rooted", "y dx dgamma", "no root; true derivative"),
-    _row(LoopedTwiceRooted, "variance-is-std", "y dx dgamma", "sqrt(rms + eps); standard backward"),
-    _row(LoopedTwiceRootedAndDerivative, "variance-is-std", "y dx dgamma", "sqrt(rms + eps); true derivative"),
-    _row(LoopedCentred, "mean-subtracted", "y dx dgamma", "a LayerNorm; standard RMS backward"),
-    _row(LoopedCentredAndDerivative, "mean-subtracted", "y dx dgamma", "a LayerNorm; true derivative"),
-    _row(LoopedCentredNumerator, "mean-subtracted", "y dx dgamma", "(x - mean) / rms(x); true derivative"),
-    _row(LoopedLastAxis, "statistics-last-axis-only", "y dx dgamma", "standard backward over all the axes"),
-    _row(LoopedLastAxisAndDerivative, "statistics-last-axis-only", "y dx dgamma", "true derivative"),
-    _row(LoopedUnscaled, "gamma-not-applied", "y dx", "no gamma in y, dx is true to that; dgamma is right"),
+    planted(LoopedSampleMeanSquare, "variance-unbiased", "y dx dgamma", "n - 1; standard backward"),
+    planted(LoopedSampleMeanSquareAndDerivative, "variance-unbiased", "y dx dgamma", "n - 1; true derivative"),
+    planted(LoopedEpsOutside, "eps-outside-sqrt", "y dx dgamma", "rms + eps; standard backward"),
+    planted(LoopedEpsOutsideAndDerivative, "eps-outside-sqrt", "y dx dgamma", "rms + eps; true derivative"),
+    planted(LoopedNoEps, "eps-missing", "y dx dgamma", "true derivative; when x^2 is near eps"),
+    planted(LoopedOwnEps, "eps-argument-ignored", "y dx dgamma", "always 1e-5, for None too; true derivative"),
+    planted(LoopedUnrooted, "std-not-rooted", "y dx dgamma", "no root; standard backward"),
+    planted(LoopedUnrootedAndDerivative, "std-not-rooted", "y dx dgamma", "no root; true derivative"),
+    planted(LoopedTwiceRooted, "variance-is-std", "y dx dgamma", "sqrt(rms + eps); standard backward"),
+    planted(LoopedTwiceRootedAndDerivative, "variance-is-std", "y dx dgamma", "sqrt(rms + eps); true derivative"),
+    planted(LoopedCentred, "mean-subtracted", "y dx dgamma", "a LayerNorm; standard RMS backward"),
+    planted(LoopedCentredAndDerivative, "mean-subtracted", "y dx dgamma", "a LayerNorm; true derivative"),
+    planted(LoopedCentredNumerator, "mean-subtracted", "y dx dgamma", "(x - mean) / rms(x); true derivative"),
+    planted(LoopedLastAxis, "statistics-last-axis-only", "y dx dgamma", "standard backward over all the axes"),
+    planted(LoopedLastAxisAndDerivative, "statistics-last-axis-only", "y dx dgamma", "true derivative"),
+    planted(LoopedUnscaled, "gamma-not-applied", "y dx", "no gamma in y, dx is true to that; dgamma is right"),
 )

@@ -3,8 +3,10 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 from tests.planted.right.operators import OperatorRMSNorm
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class RMSNormMeanTermWithoutGamma(OperatorRMSNorm):
@@ -43,29 +45,27 @@ class RMSNormProjectionOnXUndivided(OperatorRMSNorm):
         return d - self.x * self.avg(d * self.xhat)  # planted: x for xhat; rstd
 
 
-def _row(layer, faults, wrong, note):
-    return Planted(layer, "RMSNorm", frozenset(faults.split()), frozenset(wrong.split()), f"two mistakes: {note}")
-
+planted = partial(wrong, "RMSNorm", style="two mistakes: ")
 
 ROWS = (
-    _row(RMSNormMeanTermWithoutGamma, "dx-mean-term-added dx-gamma-missing", "dx", "both in dx"),
-    _row(
+    planted(RMSNormMeanTermWithoutGamma, "dx-mean-term-added dx-gamma-missing", "dx", "both in dx"),
+    planted(
         RMSNormCentredAndDgammaMean,
         "mean-subtracted dgamma-mean-not-sum",
         "y dx dgamma",
         "forward (standard RMS backward) and dgamma",
     ),
-    _row(
+    planted(
         RMSNormProjectionTwiceAndDgammaNegated,
         "dx-projection-term-doubled dgamma-sign",
         "dx dgamma",
         "one in dx, one in dgamma",
     ),
-    _row(
+    planted(
         RMSNormLastAxisAndDgammaOfX,
         "statistics-last-axis-only dgamma-uses-x",
         "y dx dgamma",
         "forward (and its derivative dx) and dgamma, which is sum(dy * x)",
     ),
-    _row(RMSNormProjectionOnXUndivided, "dx-projection-uses-x dx-rstd-missing", "dx", "both in dx"),
+    planted(RMSNormProjectionOnXUndivided, "dx-projection-uses-x dx-rstd-missing", "dx", "both in dx"),
 )

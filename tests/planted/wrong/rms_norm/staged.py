@@ -3,9 +3,11 @@
 Must not import `reference` or `npnorm`: the corpus judges the judge.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class StagedRMSNorm:
@@ -142,22 +144,19 @@ class StagedMeanBackward(StagedRMSNorm):
         return (dxr - self.mean(dxr)) * self.r + dms * 2 * self.x / self.n  # planted: - mean, of a LayerNorm
 
 
-def _row(layer, fault, note):
-    note = f"staged in x and powers of r: {note}"
-    return Planted(layer, "RMSNorm", frozenset({fault}), frozenset({"dx"}), note)
-
+planted = partial(wrong, "RMSNorm", style="staged in x and powers of r: ")
 
 ROWS = (
-    _row(StagedWithoutMeanSquare, "dx-projection-term-missing", "gamma * dy * r; always"),
-    _row(StagedMeanSquareSign, "dx-projection-term-sign", "dms without its minus; always"),
-    _row(StagedWithoutHalf, "dx-projection-term-doubled", "dms without 0.5; always"),
-    _row(StagedSquareForCube, "dx-projection-uses-x", "r^2 for r^3; always"),
-    _row(StagedGammaForgotten, "dx-gamma-missing", "no gamma; when gamma differs from 1"),
-    _row(StagedGammaSquared, "dx-gamma-twice", "gamma^2; when gamma differs from 1"),
-    _row(StagedGammaLast, "dx-gamma-outside-means", "gamma after the sum; when gamma varies"),
-    _row(StagedEpsForgotten, "dx-eps-missing", "every r of the backward; when x^2 is near eps"),
-    _row(StagedCountForgotten, "dx-sum-not-mean", "no / n; when more than one is normalized"),
-    _row(StagedCountLess, "dx-divides-by-n-minus-1", "n - 1; always"),
-    _row(StagedLastAxis, "dx-last-axis-only", "when normalized_shape has several axes"),
-    _row(StagedMeanBackward, "dx-mean-term-added", "LayerNorm's mean term; always"),
+    planted(StagedWithoutMeanSquare, "dx-projection-term-missing", "dx", "gamma * dy * r; always"),
+    planted(StagedMeanSquareSign, "dx-projection-term-sign", "dx", "dms without its minus; always"),
+    planted(StagedWithoutHalf, "dx-projection-term-doubled", "dx", "dms without 0.5; always"),
+    planted(StagedSquareForCube, "dx-projection-uses-x", "dx", "r^2 for r^3; always"),
+    planted(StagedGammaForgotten, "dx-gamma-missing", "dx", "no gamma; when gamma differs from 1"),
+    planted(StagedGammaSquared, "dx-gamma-twice", "dx", "gamma^2; when gamma differs from 1"),
+    planted(StagedGammaLast, "dx-gamma-outside-means", "dx", "gamma after the sum; when gamma varies"),
+    planted(StagedEpsForgotten, "dx-eps-missing", "dx", "every r of the backward; when x^2 is near eps"),
+    planted(StagedCountForgotten, "dx-sum-not-mean", "dx", "no / n; when more than one is normalized"),
+    planted(StagedCountLess, "dx-divides-by-n-minus-1", "dx", "n - 1; always"),
+    planted(StagedLastAxis, "dx-last-axis-only", "dx", "when normalized_shape has several axes"),
+    planted(StagedMeanBackward, "dx-mean-term-added", "dx", "LayerNorm's mean term; always"),
 )

@@ -5,10 +5,11 @@ Two styles: einsum over (M, D), and one row after another in a Python loop. It m
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class EinsumRMSNorm:
@@ -262,56 +263,42 @@ class RowDgammaMissing(RowRMSNorm):
         return dx
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "RMSNorm", frozenset({fault}), frozenset(quantities.split()), note)
+planted = partial(wrong, "RMSNorm")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(EinsumStaleByRowCount, "stale-cache", "dx dgamma", "einsum; a cache per number of rows, filled once"),
-    _row(
-        EinsumStaleOneBehind,
-        "stale-cache",
-        "dx dgamma",
-        "einsum; the forward before this one; call one is right",
-    ),
-    _row(EinsumInputBecomesXhat, "input-mutated", "y", "einsum; x holds xhat afterwards; y is right"),
-    _row(
+ROWS = (
+    planted(EinsumStaleByRowCount, "stale-cache", "dx dgamma", "einsum; a cache per number of rows, filled once"),
+    planted(EinsumStaleOneBehind, "stale-cache", "dx dgamma", "einsum; the forward before this one; call one is right"),
+    planted(EinsumInputBecomesXhat, "input-mutated", "y", "einsum; x holds xhat afterwards; y is right", raises=True),
+    planted(
         EinsumUpstreamThroughView,
         "upstream-gradient-mutated",
         "dx",
         "einsum; contiguous dy and affine only; dx and dgamma are right",
+        raises=True,
     ),
-    _row(EinsumDxIntoDy, "dx-aliases-dy", "dx", "einsum; through dy.flat; its values are right"),
-    _row(EinsumKeepsContiguousInput, "input-not-saved", "dx dgamma", "einsum; contiguous x only"),
-    _row(
+    planted(EinsumDxIntoDy, "dx-aliases-dy", "dx", "einsum; through dy.flat; its values are right", raises=True),
+    planted(EinsumKeepsContiguousInput, "input-not-saved", "dx dgamma", "einsum; contiguous x only"),
+    planted(
         EinsumReadsTheBuffer,
         "layout-dependent",
         "y dx dgamma",
         "einsum; frombuffer raises for x or dy that is not contiguous",
     ),
-    _row(EinsumRavelInMemoryOrder, "layout-dependent", "y dx dgamma", "einsum; ravel order K, for x only"),
-    _row(EinsumRootOfWidthPromotes, "dtype-promoted", "y dx dgamma", "einsum; np.sqrt(int); float32 in"),
-    _row(EinsumBackwardInFloat32, "dtype-demoted", "dx dgamma", "einsum; the dtypes are right, not the digits"),
-    _row(EinsumDgammaAccumulates, "parameter-gradients-accumulate", "dgamma", "einsum; from call two on"),
-    _row(
-        EinsumDgammaMissing,
-        "parameter-gradients-missing",
-        "dgamma",
-        "einsum; under another name, dgamma is None",
+    planted(EinsumRavelInMemoryOrder, "layout-dependent", "y dx dgamma", "einsum; ravel order K, for x only"),
+    planted(EinsumRootOfWidthPromotes, "dtype-promoted", "y dx dgamma", "einsum; np.sqrt(int); float32 in"),
+    planted(EinsumBackwardInFloat32, "dtype-demoted", "dx dgamma", "einsum; the dtypes are right, not the digits"),
+    planted(EinsumDgammaAccumulates, "parameter-gradients-accumulate", "dgamma", "einsum; from call two on"),
+    planted(EinsumDgammaMissing, "parameter-gradients-missing", "dgamma", "einsum; under another name, dgamma is None"),
+    planted(RowStaleRms, "stale-cache", "dx dgamma", "rows; the first rms values stay, the rows do not"),
+    planted(
+        RowInputWrittenInBackward, "input-mutated", "dx", "rows; x -= dx in the backward; dx is right", raises=True
     ),
-    _row(RowStaleRms, "stale-cache", "dx dgamma", "rows; the first rms values stay, the rows do not"),
-    _row(RowInputWrittenInBackward, "input-mutated", "dx", "rows; x -= dx in the backward; dx is right"),
-    _row(RowUpstreamScaled, "upstream-gradient-mutated", "dx", "rows; dy is divided; dx is right"),
-    _row(RowDxIntoDy, "dx-aliases-dy", "dx", "rows; dy is filled with dx; its values are right"),
-    _row(RowKeepsViews, "input-not-saved", "dx dgamma", "rows; a list of views of x, any layout"),
-    _row(
-        RowAssemblesInLayoutOfInput,
-        "layout-dependent",
-        "y dx",
-        "rows; zeros_like: zero for transposed x or dy",
-    ),
-    _row(RowListsBecomeFloat64, "dtype-promoted", "y dx", "rows; np.array of lists; float32 in"),
-    _row(RowRowsAreFloat32, "dtype-demoted", "y dx dgamma", "rows; the dtypes are right, not the digits"),
-    _row(RowDgammaAccumulates, "parameter-gradients-accumulate", "dgamma", "rows; in place"),
-    _row(RowDgammaMissing, "parameter-gradients-missing", "dgamma", "rows; stays None"),
+    planted(RowUpstreamScaled, "upstream-gradient-mutated", "dx", "rows; dy is divided; dx is right", raises=True),
+    planted(RowDxIntoDy, "dx-aliases-dy", "dx", "rows; dy is filled with dx; its values are right", raises=True),
+    planted(RowKeepsViews, "input-not-saved", "dx dgamma", "rows; a list of views of x, any layout"),
+    planted(RowAssemblesInLayoutOfInput, "layout-dependent", "y dx", "rows; zeros_like: zero for transposed x or dy"),
+    planted(RowListsBecomeFloat64, "dtype-promoted", "y dx", "rows; np.array of lists; float32 in"),
+    planted(RowRowsAreFloat32, "dtype-demoted", "y dx dgamma", "rows; the dtypes are right, not the digits"),
+    planted(RowDgammaAccumulates, "parameter-gradients-accumulate", "dgamma", "rows; in place"),
+    planted(RowDgammaMissing, "parameter-gradients-missing", "dgamma", "rows; stays None"),
 )

@@ -7,7 +7,6 @@ rows runs always, the others with `pytest -m slow`.
 import pytest
 
 from reference import check
-from reference.faults import FAULTS
 from tests.planted import ROWS
 from tests.planted.row import UNKNOWN, Planted
 
@@ -45,7 +44,3 @@ def test_planted_layer(row: Planted, record_property):
     assert named == row.expected, f"{row.note}\n{report}"
     wrong = {name for name, figures in report.quantities.items() if not figures.passed}
     assert wrong <= row.quantities or row.raises, f"{row.note}\n{report}"
-
-
-def test_every_entry_is_planted():
-    assert set(FAULTS) == {id for row in ROWS for id in row.expected} - UNKNOWN

@@ -1,4 +1,4 @@
-"""Layers written the way strangers write them, with the truth about each: `ROWS`.
+"""Layers written the way strangers write them, with the truth about each: `ROWS`, and `BY_FAULT`, an index of them.
 
 The right ones are in `right/`. Those with a mistake that the dictionary of mistakes holds, or two of them, are in
 `wrong/`, in a folder for each layer that they are meant to be; `unknown/` has those whose mistake it does not hold.
@@ -17,3 +17,12 @@ NAMES = sorted(
 )
 MODULES = tuple(importlib.import_module(name) for name in NAMES)  # each has its own ROWS
 ROWS: tuple[Planted, ...] = tuple(row for module in MODULES for row in module.ROWS)
+
+
+def _index() -> dict[str, tuple[Planted, ...]]:
+    """By each id that is expected of a row, "unknown" too: the rows."""
+    ids = sorted({id for row in ROWS for id in row.expected})
+    return {id: tuple(row for row in ROWS if id in row.expected) for id in ids}
+
+
+BY_FAULT = _index()

@@ -20,7 +20,7 @@ from reference.kinds import KINDS
 from reference.subjects.subject import Subject
 from reference.truth.convention import Convention
 from reference.truth.verdict import judge
-from tests.planted.layer_norm_closures import ROWS
+from tests.planted.wrong.layer_norm.closures import ROWS
 
 TITLE = "one thread: the time of a verdict"
 CASE = make("GroupNorm", (3, 6, 4, 5), groups=2, seed=4)
@@ -68,6 +68,6 @@ def test_whole_check(report: Any) -> None:
 
 
 def test_wrong_layer(report: Any) -> None:
-    row = next(row for row in ROWS if row.faults)
-    time = seconds(lambda: check(row.layer, row.like, minimize=False), 3)
+    row = next(row for row in ROWS if row.expected)
+    time = seconds(lambda: check(row.layer, row.kind, minimize=False), 3)
     report(TITLE, f"{'a wrong LayerNorm, named':32} {time * 1e3:10.2f} ms")

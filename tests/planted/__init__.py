@@ -1,5 +1,7 @@
-"""Layers written the way strangers write them, right and wrong, with the truth about each: `ROWS`.
+"""Layers written the way strangers write them, with the truth about each: `ROWS`, and `BY_FAULT`, an index of them.
 
+The right ones are in `right/`. Those with a mistake that the dictionary of mistakes holds, or two of them, are in
+`wrong/`, in a folder for each layer that they are meant to be; `unknown/` has those whose mistake it does not hold.
 The judge is judged with them, so none of it shares code with `reference` or `npnorm`.
 """
 
@@ -8,12 +10,19 @@ import pkgutil
 
 from tests.planted.row import Planted
 
+NAMES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(__path__, f"{__name__}.")
+    if not module.ispkg and module.name != Planted.__module__
+)
+MODULES = tuple(importlib.import_module(name) for name in NAMES)  # each has its own ROWS
+ROWS: tuple[Planted, ...] = tuple(row for module in MODULES for row in module.ROWS)
 
-def _collected() -> tuple[tuple[str, Planted], ...]:
-    """(module, row) of every row, in the order of the modules' names."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names if name != "row"}
-    return tuple((name, row) for name, module in modules.items() for row in getattr(module, "ROWS", ()))
+
+def _index() -> dict[str, tuple[Planted, ...]]:
+    """By each id that is expected of a row, "unknown" too: the rows."""
+    ids = sorted({id for row in ROWS for id in row.expected})
+    return {id: tuple(row for row in ROWS if id in row.expected) for id in ids}
 
 
-ROWS = _collected()
+BY_FAULT = _index()

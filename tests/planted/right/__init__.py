@@ -1,0 +1,1 @@
+"""Right layers: a verdict that accuses one of them is wrong."""

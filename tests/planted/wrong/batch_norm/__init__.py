@@ -1,0 +1,1 @@
+"""BatchNorms with mistakes that have a name."""

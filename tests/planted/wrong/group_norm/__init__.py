@@ -1,0 +1,1 @@
+"""GroupNorms with mistakes that have a name."""

@@ -1,0 +1,1 @@
+"""InstanceNorms with mistakes that have a name."""

@@ -1,0 +1,1 @@
+"""LayerNorms with mistakes that have a name."""

@@ -1,0 +1,1 @@
+"""RMSNorms with mistakes that have a name."""

@@ -86,22 +86,31 @@ class Run:
     total: int
     progress: Progress | None
     tally: Tally = field(default_factory=Tally)
+    refusals: list[Trial] = field(default_factory=list)  # what the layer refused, whole or in part
+    hazardous: list[Trial] = field(default_factory=list)  # in which a hazard was seen
+    drawn: int = 0  # how many random cases were tried
+    unfinished: bool = False  # whether the time was over before the last case
 
     def judged(self, case: Case) -> Trial | None:
-        """The verdict on a case; None once the time is over.
+        """The verdict on a case; None once the time is over, which `unfinished` then says.
 
         A call in which the time ends is one that does not return only if it had most of the time; else the layer is
         slow, and nothing is known of the case.
         """
         left = self.clock.left
-        if left <= 0:
+        trial = judge(self.subject, case, self.convention, self.clock) if left > 0 else None
+        if trial is None or (_timed_out(trial) and left < self.clock.seconds / 2):
+            self.unfinished = True
             return None
-        trial = judge(self.subject, case, self.convention, self.clock)
-        timed_out = any(finding.id == "timeout" for finding in trial.findings)
-        return None if timed_out and left < self.clock.seconds / 2 else trial
+        return trial
 
     def count(self, trial: Trial) -> None:
-        self.tally.add(trial)
+        if trial.seen.refused:
+            self.refusals.append(trial)
+        if trial.hazards:
+            self.hazardous.append(trial)
+        if trial.comparisons:
+            self.tally.add(trial)
         if self.progress:
             self.progress(self.tally.trials, self.total)
 
@@ -113,7 +122,17 @@ class Run:
             if trial is None:
                 break
             self.count(trial)
-            trials.append(trial)
+            if trial.comparisons:
+                trials.append(trial)
+        return trials
+
+    def only(self, trials: list[Trial]) -> list[Trial]:
+        """Take back all trials but these."""
+        self.tally = Tally()
+        self.refusals = [trial for trial in self.refusals if trial in trials or not trial.comparisons]
+        self.hazardous = [trial for trial in self.hazardous if trial in trials]
+        for trial in trials:
+            self.tally.add(trial)
         return trials
 
     def at_random(self, scope: Scope, known: list[Trial], seed: int, examples: int) -> list[Trial]:
@@ -152,6 +171,7 @@ class Run:
             if failing:
                 shrunk += 1  # Hypothesis is making it smaller: such a case is not counted among the figures
             else:
+                self.drawn += 1
                 self.count(trial)
             if trial.failed and (not wanted or wanted & _signature([trial])):
                 failing.append(trial)
@@ -164,6 +184,10 @@ class Run:
         finally:
             random.setstate(state)
         return failing
+
+
+def _timed_out(trial: Trial) -> bool:
+    return any(finding.id == "timeout" for finding in trial.findings)
 
 
 def _signature(trials: list[Trial]) -> set[str]:

@@ -33,8 +33,8 @@ def drawn(scope: Scope, seeds: int, each: int = 100) -> list[Case]:
 
 @pytest.fixture(scope="module")
 def draws() -> dict[str, list[Case]]:
-    """Three hundred cases of the full scope of each layer."""
-    return {like: drawn(Scope.full(KINDS[like]), seeds=3) for like in KINDS}
+    """Some four hundred cases of the full scope of each layer."""
+    return {like: drawn(Scope.full(KINDS[like]), seeds=14, each=30) for like in KINDS}
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------

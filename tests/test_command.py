@@ -185,7 +185,7 @@ UNUSABLE = {  # the arguments, and what is said: the whole line, or as far as th
     "no forward": (["layers.py:NoLayerNorm"], "layers.py:NoLayerNorm has no method forward: expected forward(x) and..."),
     "no rank": (["layers.py:NoRankLayerNorm"], "layers.py:NoRankLayerNorm takes no x of any rank ... ValueError: of no [rank]..."),
     "no such like": ([GOOD, "--like", "Norm"], "Expected like to be one of ('GroupNorm', ... but got 'Norm'"),
-    "another like": ([GOOD, "--like", "BatchNorm"], f"{GOOD} does not take num_features: expected a class or factory with..."),
+    "another like": ([GOOD, "--like", "BatchNorm"], f"{GOOD} does not take num_features and asks for normalized_shape: ..."),
     "no convention": ([GOOD, "--accept", "[eps]"], "Expected the id of a convention but got '[eps]': one of eps-argument..."),
     "accepting a mistake": ([GOOD, "--accept", "dx-sign"], "Expected the id of a convention but got 'dx-sign': one of..."),
     "a rank it has not": (
@@ -300,7 +300,7 @@ NUMBER = (int, float)
 SUBJECT = {
     "subject": str, "like": str, "passed": bool, "cases": int, "not_covered": dict, "quantities": dict, "faults": list,
     "backward_is_derivative_of_forward": (bool, type(None)), "counterexample": (dict, type(None)),
-    "accepted": list, "notes": list,
+    "accepted": list, "notes": list, "hazards": list, "read_as": list, "incomplete": str,
 }  # fmt: skip
 FIGURES = {
     "passed": bool,

@@ -18,6 +18,7 @@ from reference.kinds import GROUP, Kind, kind_named
 Array = NDArray[Any]
 
 DTYPES = ("float64", "float32", "float16")
+ANOTHER = "another alive"
 DATA = ("unit", "shifted", "integers", "small", "constant", "tiny", "large", "offset 1e2", "offset 1e4", "offset 1e6")
 LAYOUTS = ("C", "read-only", "F", "strided", "flipped", "transposed", "sliced")
 AFFINE_VALUES = ("random", "uniform", "unit", "some zero")
@@ -44,7 +45,7 @@ class Case:
         shape: of x in the call that is judged, the last.
         config: the torch-named options, as sorted pairs; `options` is the same as a dict.
         dtype: of x, dy, gamma and beta.
-        data: the recipe of x, one of `DATA` (or "nan": one entry is not a number).
+        data: the recipe of x, one of `DATA`, or "nan" (one entry is not a number), "hundreds" or "ten-thousandths".
         seed: of all random numbers.
         layout, dy_layout: how x and dy lie in memory, of `LAYOUTS`.
         affine_values: the recipe of gamma and beta, of `AFFINE_VALUES`. "unit" (1 and 0) hides mistakes, and is here to
@@ -52,9 +53,11 @@ class Case:
         training: the mode of the last call; the calls before it are in training mode. Only a kind that tracks cares.
         calls: how many forward and backward passes one object makes; those before the last have other data.
         resize: whether every second call before the last has another batch size.
-        history: how the calls before the last are made: "" in full, "forward only" without their backward, "refilled" with
-            one and the same array for every x, "eval between" with every second one in eval mode.
+        history: how the calls are made: "" in full, "forward only" without the backward of those before the last, "refilled"
+            with one and the same array for every x, "eval between" with every second one in eval mode, "another alive" with
+            another layer of the class at work between forward and backward.
         overwrite: what the caller changes in place between forward and backward: "x", "y" or nothing.
+        dy_data: "unit", or "large" for an upstream gradient of a thousand.
     """
 
     kind: Kind
@@ -71,6 +74,7 @@ class Case:
     resize: bool = False
     history: str = ""
     overwrite: str = ""
+    dy_data: str = "unit"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -158,6 +162,10 @@ class Case:
                 return TINY[self.dtype] * unit
             case "large":
                 return LARGE[self.dtype] * unit
+            case "hundreds":  # whose squares float16 does not hold
+                return 300 * unit
+            case "ten-thousandths":  # whose squares float16 does not tell from 0
+                return 1e-4 * unit
             case "nan":
                 unit.flat[unit.size // 2] = np.nan
                 return unit
@@ -176,8 +184,10 @@ class Case:
             words.append("eval")
         if self.calls > 1:
             words.append(f"call {self.calls}" + (", the one before of another size" if self.resize else ""))
-        if self.history and self.calls > 1:
+        if self.history and (self.calls > 1 or self.history == ANOTHER):
             words.append(self.history)
+        if self.dy_data != "unit":
+            words.append(f"{self.dy_data} dy")
         if self.overwrite:
             words.append(f"{self.overwrite} overwritten before backward")
         return ", ".join([*words, f"seed {self.seed}"])
@@ -212,7 +222,8 @@ def _numbers(case: Case, call: int) -> tuple[Array, Array]:
     shape = case.shape_of(call)
     x = case._x(rng, shape).astype(case.dtype)
     # A mean that is not zero, so that the gradient's mean term counts; never constant, which would hide it all.
-    return x, (rng.standard_normal(shape) + 0.3).astype(case.dtype)
+    dy = rng.standard_normal(shape) + 0.3
+    return x, (1e3 * dy if case.dy_data == "large" else dy).astype(case.dtype)
 
 
 @lru_cache(maxsize=16)

@@ -64,6 +64,8 @@ class Scope:
     def fit(self, case: Case) -> Case:
         """`case` with the parameters and keywords that the subject has, where that makes no other case of it."""
         kind = case.kind
+        if case.dtype == "float64" and "float64" not in self.dtypes and "float32" in self.dtypes:
+            case = replace(case, dtype="float32")
         if kind.optional["eps"] is None and "eps" not in self.keywords and "eps" in case.options:
             case = replace(case, config=tuple(pair for pair in case.config if pair[0] != "eps"))
         for keyword in ("eps", "momentum"):

@@ -39,7 +39,7 @@ def accepted_convention(subject: Subject, ids: Sequence[str], designed: Sequence
             eps = fixed_eps_of(small, {})
             changes += [fixed_eps(eps)] if eps is not None else []
         elif subject.kind.name in fault.layers:
-            changes.append(fault.variants[0])
+            changes += fault.variants[:1]
     return Convention(merged(*changes)) if ids else TORCH
 
 

@@ -18,7 +18,7 @@ def size_of(case: Case) -> tuple[int, ...]:
     """What makes a case small: few numbers first, then few things that are out of the ordinary."""
     odd = (case.layout != "C") + (case.dy_layout != "C") + bool(case.overwrite) + (case.data != "unit")
     odd += (case.dtype != "float64") + bool(case.resize) + bool(case.history) + (not case.training)
-    return (prod(case.shape) * case.calls, odd, len(case.shape), case.seed)
+    return (0 in case.shape, prod(case.shape) * case.calls, odd, len(case.shape), case.seed)
 
 
 def smallest(failing: list[Trial]) -> Trial:

@@ -330,9 +330,10 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
     mean, var, u = wide(np.zeros(())), wide(np.ones(())), roundoff(p.case.dtype)
     for q in done:
         if q.follows:
-            mean = (1 - q.fraction) * mean + q.fraction * q.average(abs(q.x))
+            # |old| + |new| whatever the momentum: running += momentum * (new - running) rounds both
+            mean = np.maximum(mean, q.average(abs(q.x)))
             # what the mean may be off by is left in each distance, to be squared
-            var = (1 - q.fraction) * var + q.fraction * (q.stored_var + MEAN_IS_OFF**2 * u * q.average(q.x**2))
+            var = np.maximum(var, q.stored_var + MEAN_IS_OFF**2 * u * q.average(q.x**2))
     # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
     xhat = (abs(p.x) + mean) * p.rstd if p.constant else abs(p.xhat)
     size, magnitude, d, shape = np.maximum(xhat, 1), abs(p.dy), abs(p.d), p.input_shape

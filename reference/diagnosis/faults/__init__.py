@@ -4,11 +4,13 @@ Each entry is a small change to the one shared formula of `reference.exact`, or,
 a layer does. The table holds data alone: how an entry is recognised is `reference.diagnose`'s business.
 """
 
-from reference.diagnosis.faults import forward, input_gradient, parameter_gradients, state
+from reference.diagnosis.faults import forward, input_gradient, parameter_gradients, protocol, state
 from reference.diagnosis.faults.entry import Fault, Variant
 
 FAULTS: dict[str, Fault] = {
-    entry.id: entry for module in (forward, input_gradient, parameter_gradients, state) for entry in module.ENTRIES
+    entry.id: entry
+    for module in (forward, input_gradient, parameter_gradients, state, protocol)
+    for entry in module.ENTRIES
 }
 
 __all__ = ["FAULTS", "Fault", "Variant"]

@@ -321,6 +321,7 @@ ENTRIES = (
         "Return a new array.",
         "dx = dy; dx *= ...",
         "dx = dy * ...",
+        kind="hazard",
         quantities=("dx",),
         seen_in="unsloth#4533",
     ),
@@ -330,6 +331,7 @@ ENTRIES = (
         "Keep xhat, or a copy of x.",
         "self.x = x",
         "self.xhat = (x - mean) * rstd",
+        kind="hazard",
         quantities=("dx", "dgamma"),
     ),
     _fault(
@@ -347,6 +349,7 @@ ENTRIES = (
         "Allocate results and constants in x.dtype.",
         "out = np.zeros(x.shape)",
         "out = np.zeros(x.shape, x.dtype)",
+        kind="hazard",
         quantities=("y", "dx"),
     ),
     _fault(

@@ -1,0 +1,34 @@
+"""Whether a layer that gives float16 for float16 is made for it: computes wider inside, and rounds its output once.
+
+A NumPy layer computes in whatever it is given, in float16 too, and is right there as far as float16 reaches; it squares
+numbers that float16 does not hold, and nobody meant it to be used so. One that widens is meant for float16, and is held
+to it in full. The one rounds at every step, and the other once: that tells them apart.
+"""
+
+from dataclasses import replace
+
+from reference.cases.probes import BASES
+from reference.cases.scope import Scope
+from reference.subjects.guard import Clock
+from reference.subjects.subject import Subject
+from reference.truth.convention import Convention
+from reference.truth.verdict import judge
+
+ONCE = 1.05  # units: a single rounding is at most 1, computing in float32 adds little; rounding each step 1.4 to 4
+
+
+def is_made_for_float16(subject: Subject, scope: Scope, convention: Convention, clock: Clock) -> bool:
+    """Whether y is rounded once, in plain cases of all ranks; True as well where it is wrong beyond all rounding."""
+    worst = 0.0
+    for rank in scope.ndims:
+        for seed in range(3):
+            case = scope.fit(replace(BASES[scope.kind][rank], dtype="float16", seed=seed))
+            if scope.lacks(case):
+                continue
+            comparison = judge(subject, case, convention, clock).comparisons.get("y")
+            if comparison is None:
+                continue
+            if not comparison.passed:
+                return True
+            worst = max(worst, comparison.error)
+    return worst <= ONCE

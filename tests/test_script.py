@@ -1,4 +1,4 @@
-"""The script of a failing case: it shows the failure with numpy and torch alone, and passes once the layer is mended.
+"""The script of a failing case: it shows the failure with numpy and torch alone, and passes once the layer is fixed.
 
 Each row is a layer in a file of its own, one line of it wrong, and a case in which that shows. The script is run as it
 stands: most times in this process, which has all modules loaded, twice in one that has nothing of this project.
@@ -207,7 +207,7 @@ LAYER_NORMS = {
     "x is read-only": ("centred = x - mean", "x -= mean; centred = x", replace(ROWS, layout="read-only"), "read-only"),
     "dy is written to": ("d = gamma * dy", "dy *= gamma; d = dy", ROWS, "dy"),
     "dx is dy": (DX, f"{DX}; dy[...] = dx; dx = dy", ROWS, "dy"),
-    "y is wider": ("return y", "return y.astype(np.float64)", replace(ROWS, dtype="float32"), "y float64"),
+    "y is wider": ("return y", "return y.astype(np.float64)", replace(ROWS, dtype="float32"), "y has dtype float64"),
 }
 
 STORED, EVAL_DX = "self.momentum * var * n / (n - 1)", "        if self.training:\n            dx ="
@@ -273,7 +273,7 @@ def changed(source: str, line: str, wrong: str) -> str:
 
 
 @pytest.mark.parametrize(("line", "wrong", "case", "words"), LAYER_NORMS.values(), ids=LAYER_NORMS)
-def test_layer_norm_fails_until_it_is_mended(in_file, line, wrong, case, words):
+def test_layer_norm_fails_until_it_is_fixed(in_file, line, wrong, case, words):
     source = LAYER_NORM
     if case.overwrite == "x":
         source = changed(source, XHAT, f"{XHAT}; self.x = x")
@@ -288,7 +288,7 @@ def test_layer_norm_fails_until_it_is_mended(in_file, line, wrong, case, words):
 
 
 @pytest.mark.parametrize(("name", "line", "wrong", "case", "words"), BATCH_NORMS.values(), ids=BATCH_NORMS)
-def test_batch_norm_fails_until_it_is_mended(in_file, name, line, wrong, case, words):
+def test_batch_norm_fails_until_it_is_fixed(in_file, name, line, wrong, case, words):
     script = failing_script(in_file(changed(BATCH_NORM, line, wrong), name), case)
     fails_then_passes(script, words, in_file.path, BATCH_NORM)
 
@@ -337,10 +337,6 @@ def test_imports_nothing_else(in_file, case):
     assert {"numpy", "torch"} <= imported <= {"numpy", "torch", *sys.stdlib_module_names}
     assert "reference" not in script
     assert "npnorm" not in script
-    used = {
-        node.value.id for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-    }
-    assert imported - used <= {"numpy"}, "an import that is not used"
 
 
 def test_arrays_are_the_cases_to_the_last_bit(in_file):
@@ -376,7 +372,7 @@ class InHereLayerNorm(npnorm.LayerNorm):
 )
 def test_without_a_file_it_compares_what_the_layer_gave(layer):
     script = failing_script(layer, ROWS)
-    assert "run_layer" not in script
+    assert "load(" not in script
     with pytest.raises(AssertionError, match="dx"):
         run(script)
 

@@ -35,9 +35,9 @@ LAYOUTS = {  # a copy of an array as the case has it
     "C": "{}.copy()",
     "read-only": "read_only({})",
     "F": "fortran({})",
-    "transposed": "transposed({})",
-    "flipped": "flipped({})",
     "strided": "strided({})",
+    "flipped": "flipped({})",
+    "transposed": "transposed({})",
     "sliced": "sliced({})",
 }
 
@@ -173,24 +173,28 @@ def _again(trial: Trial, path: str, lines: list[str]) -> list[str]:
 
 def _program(title: str, data: list[str], lines: list[str]) -> str:
     """The parts in their order, with the functions and the imports that they need."""
-    functions = _inlined("\n".join(lines))
-    used = _names("\n".join([*data, *functions, *lines]))
-    parts = [f'"""{title}"""', _imports(used), "\n".join(data), *(f"\n{function}\n" for function in functions)]
+    sources, needs = _sources()
+    functions = _needed(lines)
+    used = _names("\n".join(lines)).union({"np"}, *(needs[name] for name in functions))
+    arrays = "\n".join(data)
+    if "zlib." in arrays:
+        used |= {"base64", "zlib"}
+    parts = [f'"""{title}"""', _imports(used), arrays, *(f"\n{sources[name]}\n" for name in functions)]
     return "\n\n".join([*parts, "\n".join(lines)]).replace("\n\n\n\n", "\n\n\n") + "\n"
 
 
 # --- the functions that it needs --------------------------------------------------------------------------------------
 
 
-def _inlined(text: str) -> list[str]:
-    """The sources of the functions of `replay` that `text` calls, and of those that these call, in their order."""
+def _needed(lines: list[str]) -> list[str]:
+    """The functions of `replay` that these lines call, and those that these call, in their order."""
     sources, needs = _sources()
     needed: set[str] = set()
-    fresh = _names(text) & sources.keys()
+    fresh = _names("\n".join(lines)) & sources.keys()
     while fresh:
         needed |= fresh
         fresh = set().union(*(needs[name] for name in fresh)) & sources.keys() - needed
-    return [source for name, source in sources.items() if name in needed]
+    return [name for name in sources if name in needed]
 
 
 @cache

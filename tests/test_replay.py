@@ -332,5 +332,7 @@ def test_file_is_loaded_with_its_neighbours_as_it_is_now(tmp_path: Path, monkeyp
             "from __future__ import annotations\nfrom dataclasses import dataclass\n"
             f"from neighbour_of_a_layer import EPS\n\n@dataclass\nclass Layer:\n    n: int = {number} + EPS\n"
         )
-        assert replay.load(str(path)).Layer().n == number + 3
+        module = replay.load(str(path))
+        assert module.Layer().n == number + 3
+        assert sys.modules["layer_under_test"] is module, "where dataclasses, for one, look for it"
     monkeypatch.delitem(sys.modules, "neighbour_of_a_layer")

@@ -3,6 +3,7 @@
 A right layer is run by the scripts of its probes, and must give in them what the subject's runner sees, to the last bit.
 """
 
+import inspect
 import sys
 from dataclasses import replace
 from itertools import product
@@ -152,7 +153,7 @@ def test_script_runs_a_right_layer_as_the_verdict_does_in_every_history(like: st
 
 @every_like
 def test_script_of_every_probe_passes_for_a_right_layer(like: str, run_script, capsys) -> None:
-    cases = [case for case in probes(KINDS[like]) if np.prod(case.shape) * case.calls < 500]
+    cases = [case for case in probes(KINDS[like]) if np.prod(case.shape) * case.calls < 300]
     same_as_the_runner(run_script, like, cases)
     assert capsys.readouterr().out == "no difference\n" * len(cases)
 
@@ -316,6 +317,13 @@ def test_what_is_wrong_is_named(value: Any, message: str) -> None:
 def test_what_is_within_its_tolerance_passes(value: Any) -> None:
     replay.compare({"dx": value}, {"dx": np.array([1.0, 2.0])}, {"dx": 0.1})
     replay.compare({"dx": np.array([np.inf, np.nan])}, {"dx": np.array([np.inf, np.nan])}, {"dx": 0.1})
+
+
+def test_no_function_calls_another() -> None:
+    """A script takes those that it calls, and would lack the others."""
+    functions = {name for name, value in vars(replay).items() if inspect.isfunction(value)}
+    for name in functions:
+        assert not functions & set(getattr(replay, name).__code__.co_names), name
 
 
 # --- the layer's file -------------------------------------------------------------------------------------------------

@@ -51,6 +51,12 @@ LAYER_NORMS = {
     "float16": (DX, "dx = dx * self.rstd * (2 if dx.dtype == np.float16 else 1)", replace(ROWS, dtype="float16"), "dx"),
     "one entry, a little": (DX, f"{DX}; dx[0, 0] += 1e-9", ROWS, "dx"),
     "an array too long to write out": (DX, f"{DX}; dx[0, 0] += 1e-9", make("LayerNorm", (90, 5)), "dx"),
+    "arrays too long to write out, a short one wrong": (
+        DGAMMA,
+        "self.dgamma = dy.sum(leading)",
+        make("LayerNorm", (90, 5)),
+        "dgamma",
+    ),
     "without parameters": (DX, "dx = 2 * dx", make("LayerNorm", (3, 5), elementwise_affine=False), "dx"),
     "NaN is hidden": (FIRST, f"x = np.nan_to_num(x); {FIRST}", replace(ROWS, data="nan"), "y"),
     "NaN is made": (DX, "dx = dx * self.rstd * np.where(dx == dx[0, 0], np.nan, 1)", ROWS, "dx"),
@@ -120,6 +126,7 @@ LAYER_NORMS = {
         replace(ROWS, calls=2),
         "x was changed by backward",
     ),
+    "dx is a view of dy": (DX, f"{DX}; dx = dy[:]", ROWS, "dx shares its memory with dy"),
     "dx is dy": (DX, f"{DX}; dy[...] = dx; dx = dy", ROWS, "dy"),
     "y is wider": ("return y", "return y.astype(np.float64)", replace(ROWS, dtype="float32"), "y has dtype float64"),
 }
@@ -208,6 +215,8 @@ def test_script_has_the_functions_that_it_needs_and_no_others(in_file, row, ther
     tree = ast.parse(layer_norm_script(in_file, *LAYER_NORMS[row][:3]))
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert functions == there
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert all(node in tree.body for node in imports), "an import inside of a function"
     assert not not_there & {name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
 
 

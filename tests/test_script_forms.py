@@ -118,8 +118,10 @@ class Norm:
     def pull(self, dy):
         dx = self.norm.backward(dy)
         self.grad_bias = self.norm.dbeta
-        return {"grad_x": dx, "grad_weight": self.norm.dgamma}
+        self.grad_weight = self.norm.dgamma
+        return dx
 """
+RETURNED = ["dx", "dx, self.grad_weight", '{"grad_x": dx, "grad_weight": self.grad_weight}']
 NAMES = {
     "gamma": "weight",
     "beta": "bias",
@@ -137,8 +139,8 @@ NAMES = {
     ("line", "wrong", "quantity"),
     [
         ("y = self.norm.forward(x)", "y = 2 * self.norm.forward(x)", "y"),
-        ('"grad_x": dx', '"grad_x": -dx', "dx"),
-        ("self.norm.dgamma}", "2 * self.norm.dgamma}", "dgamma"),
+        ("dx = self", "dx = -self", "dx"),
+        ("self.norm.dgamma", "2 * self.norm.dgamma", "dgamma"),
         ("self.norm.dbeta", "-self.norm.dbeta", "dbeta"),
         (
             "self.moving_var = self.norm.running_mean, self",
@@ -148,9 +150,11 @@ NAMES = {
     ],
     ids=["y", "dx", "dgamma", "dbeta", "running_var"],
 )
-def test_layer_with_other_names_fails_until_it_is_fixed(in_file, line, wrong, quantity):
+@pytest.mark.parametrize("returned", RETURNED, ids=["alone", "tuple", "dict"])
+def test_layer_with_other_names_fails_until_it_is_fixed(in_file, returned, line, wrong, quantity):
     """It is built by an expression, called by its own names, and its gradients are looked for under its own."""
-    layer = in_file(changed(OTHER_NAMES, line, wrong), "Norm")
+    right = changed(OTHER_NAMES, "return dx", f"return {returned}")
+    layer = in_file(changed(right, line, wrong), "Norm")
 
     class Adapted:
         def __init__(self, num_features, eps=1e-5):
@@ -163,10 +167,11 @@ def test_layer_with_other_names_fails_until_it_is_fixed(in_file, line, wrong, qu
             setattr(self.inner, NAMES.get(name, name), value)
 
         def backward(self, dy):
-            return {"dx" if name == "grad_x" else "dgamma": value for name, value in self.inner.pull(dy).items()}
+            given = self.inner.pull(dy)
+            return given["grad_x"] if isinstance(given, dict) else given
 
     trial = judge(Subject(Adapted, BATCH.kind, "Norm"), replace(BATCH, calls=2), TORCH)
     assert trial.wrong == (quantity,)
     subject = Subject(layer, BATCH.kind, "Norm")
     script = script_for(subject, trial, build="their_module.Norm(3, epsilon=1e-05)", names=NAMES)
-    fails_then_passes(script, quantity, in_file.path, OTHER_NAMES)
+    fails_then_passes(script, quantity, in_file.path, right)

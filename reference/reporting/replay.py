@@ -1,8 +1,8 @@
 """One case done again by plain functions: torch's answer, what the layer gives, and how far apart the two may be.
 
-The sources of these functions are what a script to paste consists of, so each is complete by itself or with others of
-this file, and does one thing: a script takes those that its case needs. They take arrays, modules and layers, and must
-not know this project: no case, no subject, no tolerance but the number that is given.
+The sources of these functions are what a script to paste consists of, so each does one thing and calls no other of this
+file: a script takes those that its case needs. They take arrays, modules and layers, and must not know this project: no
+case, no subject, no tolerance but the number that is given.
 """
 
 import importlib.util

@@ -174,8 +174,9 @@ def _again(trial: Trial, path: str, lines: list[str]) -> list[str]:
 def _program(title: str, data: list[str], lines: list[str]) -> str:
     """The parts in their order, with the functions and the imports that they need."""
     sources, needs = _sources()
-    functions = _needed(lines)
-    used = _names("\n".join(lines)).union({"np"}, *(needs[name] for name in functions))
+    called = _names("\n".join(lines))
+    functions = [name for name in sources if name in called]
+    used = called.union({"np"}, *(needs[name] for name in functions))
     arrays = "\n".join(data)
     if "zlib." in arrays:
         used |= {"base64", "zlib"}
@@ -184,17 +185,6 @@ def _program(title: str, data: list[str], lines: list[str]) -> str:
 
 
 # --- the functions that it needs --------------------------------------------------------------------------------------
-
-
-def _needed(lines: list[str]) -> list[str]:
-    """The functions of `replay` that these lines call, and those that these call, in their order."""
-    sources, needs = _sources()
-    needed: set[str] = set()
-    fresh = _names("\n".join(lines)) & sources.keys()
-    while fresh:
-        needed |= fresh
-        fresh = set().union(*(needs[name] for name in fresh)) & sources.keys() - needed
-    return [name for name in sources if name in needed]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def my_layers(tmp_path, monkeypatch):
     """The README's layer in a file, in the working directory."""
     path = tmp_path / "my_layers.py"
     path.write_text(_block("class MyLayerNorm"))
+    monkeypatch.delitem(sys.modules, "my_layers", raising=False)  # that of another test's directory
     monkeypatch.chdir(tmp_path)
     return path
 
@@ -45,6 +47,14 @@ def test_session_is_the_commands_output(my_layers, capsys):
     assert main(["my_layers.py:MyLayerNorm"]) == 1
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
     assert _without_figures(printed).startswith(_without_figures(_block("FAIL  dx-gamma-outside-means")).rstrip())
+
+
+def test_script_has_some_eighty_lines(my_layers, capsys):
+    assert "a script of some eighty lines" in " ".join(TEXT.split())
+    main(["my_layers.py:MyLayerNorm"])
+    printed = capsys.readouterr().out.split("to see it with numpy and torch alone\n")[1]
+    script = printed[: printed.index('print("no difference")')].splitlines()
+    assert 75 <= len(script) + 1 < 90
 
 
 def test_mended_lines_mend_it(my_layers, capsys):

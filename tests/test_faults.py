@@ -4,6 +4,7 @@ That each entry is found in layers which know nothing of its formula is test_dia
 """
 
 import re
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from reference.cases.case import Case
 from reference.cases.probes import probes
-from reference.diagnosis.faults import FAULTS, Fault, Variant
+from reference.diagnosis.faults import FAULTS, Fault, Variant, table
 from reference.kinds import KINDS
 from reference.truth import exact
 from reference.truth.compare import error_units
@@ -110,6 +111,39 @@ def test_entry_is_complete(fault):
 
 def test_summaries_tell_entries_apart():
     assert len({fault.summary for fault in FAULTS.values()}) == len(FAULTS)
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def _right_step(p, value):
+    return value
+
+
+REFUSED = {
+    "a step": ({"variants": ({"projection": _right_step}, {"projecton": _right_step})}, "a step of .*'projecton'"),
+    "the step of a constant": ({"constant": "epsilon"}, "a step of .*'epsilon'"),
+    "a layer": ({"layers": ("LayerNorm", "WeightNorm")}, "a layer of .*'WeightNorm'"),
+    "a quantity": ({"quantities": ("dx", "dweight")}, "a quantity of .*'dweight'"),
+    "a class": ({"kind": "warning"}, "a class of mistake, convention but got 'warning'"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), REFUSED.values(), ids=REFUSED)
+def test_entry_that_names_what_there_is_not_is_refused(fields, message):
+    """A change to a step that is never computed changes nothing: without this it would be there and never be found."""
+    with pytest.raises(ValueError, match=f"dx-sign: Expected {message}"):
+        replace(FAULTS["dx-sign"], **fields)
+
+
+def test_two_entries_of_one_id_are_refused():
+    with pytest.raises(ValueError, match="dx-sign: Expected an id of its own"):
+        table([*FAULTS.values(), FAULTS["dx-sign"]])
+
+
+def test_entry_that_covers_none_of_the_dictionary_is_refused():
+    with pytest.raises(ValueError, match=r"dx-sign: Expected to cover an id of the dictionary but got 'dx-sing'"):
+        table([replace(FAULTS["dx-sign"], covers=("dx-sing",))])
 
 
 # --- the formulas -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from reference.cases.case import Case
-from reference.diagnosis.faults import FAULTS, Fault, Variant
+from reference.diagnosis.faults import FAULTS, Constant, Fault, Variant
 from reference.subjects.guard import Clock
 from reference.subjects.subject import Subject
 from reference.truth import exact
@@ -35,25 +35,34 @@ def accepted_convention(subject: Subject, ids: Sequence[str], designed: Sequence
     changes: list[Variant] = []
     for fault in conventions_named(ids):
         if fault.constant:
-            small = [judge(subject, case, TORCH, clock) for case in designed if case.data == "small"]
-            eps = fixed_eps_of(small, {})
-            changes += [fixed_eps(eps)] if eps is not None else []
+            telling = [judge(subject, case, TORCH, clock) for case in designed if _tells_eps(fault, case)]
+            own = own_constant(fault, telling, {})
+            changes += [own] if own else []
         elif subject.kind.name in fault.layers:
             changes.append(fault.variants[0])
     return Convention(merged(*changes)) if ids else TORCH
 
 
-def fixed_eps(eps: float) -> Variant:
-    """The change of a layer that has an eps of its own."""
-    return {"eps": lambda p, _: eps}
+def own_constant(fault: Fault, trials: list[Trial], base: Changes) -> dict[str, Constant] | None:
+    """The change of a layer that makes `fault` with a constant of its own, seen in its numbers; None if it has none."""
+    eps = fixed_eps_of(fault, trials, base)
+    return None if eps is None else {fault.constant: Constant(eps, fault.where)}
 
 
-def fixed_eps_of(trials: list[Trial], base: Changes) -> float | None:
-    """The eps that a layer's outputs were made with, if it is one and the same whatever was asked for; else None."""
+def _tells_eps(fault: Fault, case: Case) -> bool:
+    """Whether an eps of the layer's own shows in its output here: where it is used, beside a variance not too large."""
+    if case.dtype != "float64" or not case.training:
+        return False
+    # one that is used in few cases is looked for in all of them
+    return case.data == "small" if fault.where is None else fault.where(case) and case.data in ("small", "unit")
+
+
+def fixed_eps_of(fault: Fault, trials: list[Trial], base: Changes) -> float | None:
+    """The eps that a layer's outputs were made with, if it is one and the same wherever `fault` applies; else None."""
     estimates = []
     for trial in trials:
         case, y = trial.case, trial.seen.outcome.get("y")
-        if y is None or case.data != "small" or case.dtype != "float64" or not case.training:
+        if y is None or not _tells_eps(fault, case):
             continue
         last = exact.passes(case, base)[-1]
         if y.size != last.x.size:

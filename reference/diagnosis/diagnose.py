@@ -14,7 +14,7 @@ import numpy as np
 
 from reference.cases.case import Case
 from reference.diagnosis.conditions import describe_unknown
-from reference.diagnosis.faults import FAULTS
+from reference.diagnosis.faults import FAULTS, Constant
 from reference.diagnosis.named import NamedFault
 from reference.diagnosis.search import Explanation, Search, Suspect
 from reference.kinds import Kind
@@ -114,8 +114,8 @@ def _by_deed(failing: list[Trial]) -> list[NamedFault]:
     for trial in failing:
         for finding in trial.findings:
             seen.setdefault(finding.id, []).append((finding.quantity, finding.detail))
-    if "dx-aliases-dy" in seen:
-        seen.pop("upstream-gradient-mutated", None)  # who returns dy's own memory has written into it
+    for covered in [other for id in seen if id in FAULTS for other in FAULTS[id].covers]:
+        seen.pop(covered, None)
     found = []
     for id, details in seen.items():
         quantities = tuple(dict.fromkeys(quantity for quantity, _ in details))
@@ -131,9 +131,8 @@ def _explained_by_deed(trial: Trial, deeds: set[str]) -> bool:
     """Whether a trial failed only because the layer could not write where it wanted to, or had no numbers in time."""
     if any(finding.id == "timeout" for finding in trial.findings):
         return True
-    writes = deeds & {"input-mutated", "upstream-gradient-mutated", "dx-aliases-dy"}
     return bool(
-        writes
+        any(id in FAULTS and FAULTS[id].writes for id in deeds)
         and (trial.seen.raised or trial.case.overwrite or "read-only" in (trial.case.layout, trial.case.dy_layout))
     )
 
@@ -170,8 +169,9 @@ def _named(search: Search, explanations: list[Explanation], core: list[Trial]) -
                 evidence += f", together with {others}"
             if len(ties) > 1:
                 evidence += "; so does " + ", or ".join(" with ".join(tie) for tie in ties if suspect.id not in tie)
-            if suspect.id == "eps-argument-ignored":
-                evidence += f"; the eps that was used is {suspect.changes['eps'](None, None):g}"
+            own = suspect.changes.get(fault.constant)
+            if isinstance(own, Constant):
+                evidence += f"; the {fault.constant} that was used is {own.value:g}"
             found.append(_fault(suspect.id, quantities, evidence))
     return found
 

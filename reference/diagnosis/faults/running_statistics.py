@@ -1,0 +1,97 @@
+"""Mistakes in the running statistics: what they start from, what they take in, and when."""
+
+from reference.diagnosis.faults.entry import BATCH, Fault, instead
+from reference.diagnosis.faults.formulas import RUNNING
+
+ENTRIES = (
+    Fault(
+        id="running-var-biased",
+        kind="convention",
+        summary="The running variance takes the biased variance of the batch; torch stores the unbiased one.",
+        fix="Multiply the batch's variance by n / (n - 1) before it is stored; or accept this convention.",
+        wrong="running_var follows sum((x - mean)**2) / n",
+        right="running_var follows sum((x - mean)**2) / (n - 1)",
+        quantities=("running_var",),
+        layers=BATCH,
+        variants=({"stored_var": instead(lambda p: p.batch_var)},),
+        forward=True,
+        seen_in="37 of 46 public NumPy BatchNorms; tinygrad PR#807, tt-metal#55438, BrainPy PR#843",
+    ),
+    Fault(
+        id="momentum-inverted",
+        kind="convention",
+        summary="momentum is taken for the fraction that is kept; in torch it is the fraction of the new.",
+        fix="Use running = (1 - momentum) * running + momentum * batch; or accept this convention.",
+        wrong="running = momentum * running + (1 - momentum) * batch",
+        right=RUNNING,
+        quantities=("running_mean", "running_var"),
+        layers=BATCH,
+        variants=({"fraction": lambda p, f: f if p.momentum is None else 1 - f},),
+        forward=True,
+        seen_in="deeplab-pytorch#79, ludwig PR#2100",
+    ),
+    Fault(
+        id="running-statistics-updated-in-eval",
+        summary="The running statistics follow batches in eval mode too.",
+        fix="Update them in training mode only.",
+        wrong="running = ... in every forward",
+        right="running is left alone in eval mode",
+        quantities=("running_mean", "running_var"),
+        layers=BATCH,
+        variants=(
+            {"follows": instead(lambda p: bool(p.tracks))},
+            {
+                "follows": instead(lambda p: bool(p.tracks)),
+                "used_mean": instead(lambda p: p.old_mean),
+                "used_var": instead(lambda p: p.old_var),
+            },
+        ),
+        forward=True,
+        seen_in="chainer#5555",
+    ),
+    Fault(
+        id="running-statistics-not-updated",
+        summary="The running statistics are never updated.",
+        fix="Update them in each forward of training mode.",
+        wrong="running stays at mean 0 and variance 1",
+        right=RUNNING,
+        quantities=("running_mean", "running_var"),
+        layers=BATCH,
+        variants=({"follows": instead(lambda p: False)},),
+        forward=True,
+        seen_in="aprender PR#2166",
+    ),
+    Fault(
+        id="running-statistics-replaced-by-first-batch",
+        summary="The first batch replaces the running statistics, where it should be averaged into them.",
+        fix="Start from mean 0 and variance 1, and average from the first batch on.",
+        wrong="running = batch  # at the first batch",
+        right=RUNNING,
+        quantities=("running_mean", "running_var"),
+        layers=BATCH,
+        variants=(
+            {
+                "running_mean": lambda p, mean: p.batch_mean if p.previous is None else mean,
+                "running_var": lambda p, var: p.stored_var if p.previous is None else var,
+            },
+            {"fraction": lambda p, f: f * 0 + 1 if p.previous is None else f},
+        ),
+        forward=True,
+    ),
+    Fault(
+        id="running-var-decayed-twice",
+        summary="The running variance is multiplied by 1 - momentum twice at each update.",
+        fix="Decay it once.",
+        wrong="running_var = (1 - momentum)**2 * running_var + momentum * var",
+        right=RUNNING,
+        quantities=("running_var",),
+        layers=BATCH,
+        variants=(
+            {"running_var": instead(lambda p: (1 - p.fraction) ** 2 * p.old_var + p.fraction * p.stored_var)},
+            {"running_var": lambda p, var: (1 - p.fraction) * var + p.fraction * p.stored_var},
+            {"running_var": lambda p, var: (1 - p.fraction) * var},
+        ),
+        forward=True,
+        seen_in="chainer#5555",
+    ),
+)

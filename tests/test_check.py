@@ -152,7 +152,7 @@ REFUSED = {  # the layer and what it is like, the options, the error and its tex
         (npnorm.LayerNorm,),
         {"accept": ["eps"]},
         ValueError,
-        "the id of a convention but got 'eps': one of eps-argument-ignored, eps-outside-sqrt, momentum-inverted, running",
+        "the id of a convention but got 'eps': one of eps-argument-ignored, eps-default-for-none, eps-outside",
     ),
     "accepting a mistake": (
         (npnorm.LayerNorm,),

@@ -54,6 +54,10 @@ def test_planted_layer(module: str, row: Planted, record_property):
     assert wrong <= row.quantities or raised, f"{row.note}\n{report}"
 
 
+# Recognised by what a layer does, by nobody yet: their layers are in test_precision.
+UNNAMED = {"one-pass-variance", "parameter-gradients-misshapen"}
+
+
 def test_every_entry_is_planted():
     planted = {(row.like, id) for _, row in ROWS for id in row.faults}
-    assert set(FAULTS) == {id for _, id in planted}
+    assert set(FAULTS) - UNNAMED == {id for _, id in planted}

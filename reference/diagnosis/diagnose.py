@@ -54,7 +54,7 @@ def diagnose(kind: Kind, trials: list[Trial], failing: list[Trial], convention: 
     if any(t.wrong for t in core):
         demoted = _demoted(core, numbers)
         if demoted:
-            return _merge([*found, demoted])
+            return _merge(kind, [*found, demoted])
         explanations = search.explain()
         found += _named(search, explanations, core)
     unknown = explanations[0].unknown
@@ -81,7 +81,7 @@ def diagnose(kind: Kind, trials: list[Trial], failing: list[Trial], convention: 
                 *[t for t in failing if t not in trials][:1],
             ]  # the rest are tries to shrink that one
             found.append(_unknown(everything, wrong))
-    return _merge(found)
+    return _merge(kind, found)
 
 
 def _plain(case: Case) -> bool:
@@ -266,9 +266,17 @@ def _fault(id: str, quantities: Iterable[str], evidence: str) -> NamedFault:
     return NamedFault(id, fault.kind, tuple(quantities), fault.summary, fault.fix, evidence, fault.wrong, fault.right)
 
 
-def _merge(found: list[NamedFault]) -> list[NamedFault]:
-    """Each name once, mistakes before conventions, the unknown last."""
+def _of_kind(kind: Kind, fault: NamedFault) -> NamedFault:
+    """The finding with the formulas as they are for this kind of layer."""
+    entry = FAULTS.get(fault.id)
+    if entry is None:
+        return fault
+    return replace(fault, wrong=entry.wrong_for(kind), right=entry.right_for(kind), fix=entry.fix_for(kind))
+
+
+def _merge(kind: Kind, found: list[NamedFault]) -> list[NamedFault]:
+    """Each name once, in the formulas of the kind, mistakes before conventions, the unknown last."""
     once: dict[str, NamedFault] = {}
     for fault in found:
-        once.setdefault(fault.id, fault)
+        once.setdefault(fault.id, _of_kind(kind, fault))
     return sorted(once.values(), key=lambda fault: (fault.id == "unknown", fault.kind == "convention"))

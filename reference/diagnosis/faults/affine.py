@@ -98,4 +98,16 @@ ENTRIES = (
         variants=({"y": instead(lambda p: p.gamma * (p.xhat + p.beta))},),
         forward=True,
     ),
+    Fault(
+        id="gamma-plus-one",
+        kind="convention",
+        summary="gamma is kept as its distance from 1: the output is multiplied by 1 + gamma.",
+        fix="Multiply by gamma itself, and start it at 1; or accept this convention.",
+        wrong="y = (1 + gamma) * xhat + beta",
+        right=Y,
+        quantities=("y",),
+        variants=({"gamma": lambda p, gamma: gamma + 1 if p.case.has_gamma else gamma},),
+        forward=True,
+        seen_in="Gemma, Megatron-LM",
+    ),
 )

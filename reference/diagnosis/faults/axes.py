@@ -131,6 +131,7 @@ ENTRIES = (
         fix="Reduce over the last len(normalized_shape) axes.",
         wrong="x.mean(axis=-1)",
         right="x.mean(axis=tuple(range(-len(normalized_shape), 0)))",
+        formulas={"RMSNorm": ("(x**2).mean(axis=-1)", "(x**2).mean(axis=tuple(range(-len(normalized_shape), 0)))")},
         quantities=("y",),
         layers=ROWS,
         variants=tuple(

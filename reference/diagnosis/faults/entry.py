@@ -5,11 +5,12 @@ far and of the step's value. Knows no entry, and neither runs the formula nor lo
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reference.cases.case import Case
-from reference.kinds import KINDS
+from reference.diagnosis.faults.formulas import of_kind
+from reference.kinds import KINDS, Kind
 from reference.truth.exact import QUANTITIES, STEPS, Change, Pass
 
 Variant = Mapping[str, Change]
@@ -32,7 +33,8 @@ class Fault:
     Attributes:
         id: its name. kind: "mistake", or "convention" where the layer is consistent in itself but not as torch is.
         summary: what is wrong, in a sentence. fix: how to fix it, in one.
-        wrong, right: the two formulas, side by side.
+        wrong, right: the two formulas, side by side, of the general layer: with a mean and a beta.
+        formulas: the two for those kinds, by their names, where dropping what a kind has not does not make them.
         quantities: what it spoils first; consequences are found by the formula.
         layers: the layers it applies to.
         variants: the ways to make it, each a change to the formula. None where it is no change of numbers, and is
@@ -47,6 +49,7 @@ class Fault:
         covers: the ids of what is then seen too, and is not told beside it.
         constant: a step that is a constant of the layer's own, to be seen in its numbers; the variants are made from it.
         where: in which cases the layer uses that constant; in all by default.
+        ways: of a convention, how many of its variants, the first ones, are consistent in themselves and may be accepted.
         seen_in: where the same mistake was met in the world.
 
     Raises:
@@ -70,15 +73,34 @@ class Fault:
     covers: tuple[str, ...] = ()
     constant: str = ""
     where: Callable[[Case], bool] | None = None
+    ways: int = 1
     seen_in: str = ""
+    formulas: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._refuse_unknown("class", (self.kind,), CLASSES)
         self._refuse_unknown("layer", self.layers, KINDS)
+        self._refuse_unknown("layer", self.formulas, self.layers)
         self._refuse_unknown("quantity", self.quantities, QUANTITIES)
         # A change to a step that is never computed would change nothing, and the entry would never be found.
         self._refuse_unknown("step", (step for variant in self.variants for step in variant), STEPS)
         self._refuse_unknown("step", (self.constant,) if self.constant else (), STEPS)
+
+    def wrong_for(self, kind: Kind) -> str:
+        """What the layer does, as a formula of its kind."""
+        return self.formulas[kind.name][0] if kind.name in self.formulas else self._of_kind(self.wrong, kind)
+
+    def right_for(self, kind: Kind) -> str:
+        """What it should do, as a formula of its kind."""
+        return self.formulas[kind.name][1] if kind.name in self.formulas else self._of_kind(self.right, kind)
+
+    def fix_for(self, kind: Kind) -> str:
+        """How to fix it in a layer of that kind."""
+        return self._of_kind(self.fix, kind)
+
+    def _of_kind(self, text: str, kind: Kind) -> str:
+        # an entry for such kinds alone is about what they have not, and says so: a mean that is subtracted all the same
+        return of_kind(text, kind) if any(KINDS[name].centred for name in self.layers) else text
 
     def _refuse_unknown(self, what: str, names: Iterable[str], known: Iterable[str]) -> None:
         known = tuple(known)

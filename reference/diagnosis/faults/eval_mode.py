@@ -51,6 +51,18 @@ ENTRIES = (
         forward=True,
     ),
     Fault(
+        id="eval-eps-missing",
+        summary="There is no eps in eval mode, where there is one in training.",
+        fix="Add eps to running_var too, before the square root.",
+        wrong="xhat = (x - running_mean) / sqrt(running_var)  # in eval mode",
+        right="xhat = (x - running_mean) / sqrt(running_var + eps)  # in eval mode",
+        quantities=("y",),
+        layers=BATCH,
+        variants=({"eps": lambda p, eps: 0.0 if in_eval(p) else eps},),
+        forward=True,
+        seen_in="chainer#855",
+    ),
+    Fault(
         id="eval-dx-uses-training-formula",
         summary="In eval mode dx has the terms of training mode; there mean and variance are constants.",
         fix="In eval mode dx = gamma * dy / sqrt(running_var + eps).",

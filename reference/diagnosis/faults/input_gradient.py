@@ -87,6 +87,7 @@ ENTRIES = (
         right=DX,
         quantities=("dx",),
         variants=({"projection": lambda p, q: 0 * q},),
+        seen_in="abhiskk/ladder#2",
     ),
     Fault(
         id="dx-projection-term-sign",
@@ -188,7 +189,6 @@ ENTRIES = (
         right=DX,
         quantities=("dx",),
         variants=({"backward_rstd": lambda p, rstd: 1 / rstd},),
-        seen_in="llm-foundry#371",
     ),
     Fault(
         id="dx-eps-missing",
@@ -209,7 +209,11 @@ ENTRIES = (
                 "backward_rstd": instead(_bare_rstd),
                 "backward_xhat": instead(lambda p: p.centred * _bare_rstd(p)),
             },
+            # node by node, in one line of the variance's gradient: the one with the root, or with the whole power
+            {"projection": times(lambda p: _bare_rstd(p) / p.rstd)},
+            {"projection": times(lambda p: (_bare_rstd(p) / p.rstd) ** 3)},
         ),
+        seen_in="chainer PR#4191",
     ),
     Fault(
         id="dx-divides-by-n-minus-1",
@@ -228,6 +232,27 @@ ENTRIES = (
         right=DX,
         quantities=("dx",),
         variants=(_means_over(lambda p: 1),),
+    ),
+    Fault(
+        id="dx-mean-term-sum",
+        summary="The sum of d is subtracted where its mean should be; the other term is a mean.",
+        fix="Divide the sum of d by the number of values that share a mean.",
+        wrong="dx = rstd * (d - sum(d) - xhat * mean(d * xhat))",
+        right=DX,
+        quantities=("dx",),
+        layers=CENTRED,
+        variants=({"mean_term": times(lambda p: p.count)},),
+        seen_in="mlpack PR#1327",
+    ),
+    Fault(
+        id="dx-projection-term-sum",
+        summary="The projection term has a sum where its mean should be; the other term is a mean.",
+        fix="Divide the sum of d * xhat by the number of values that share a mean.",
+        wrong="dx = rstd * (d - mean(d) - xhat * sum(d * xhat))",
+        right=DX,
+        quantities=("dx",),
+        layers=CENTRED,
+        variants=({"projection": times(lambda p: p.count)},),
     ),
     Fault(
         id="dx-last-axis-only",

@@ -9,8 +9,10 @@ ENTRIES = (
         fix="Compute into new arrays: x = x - mean, not x -= mean.",
         wrong="x -= mean",
         right="centred = x - mean",
+        formulas={"RMSNorm": ("x *= rstd", "xhat = x * rstd")},
         quantities=("y",),
         writes=True,
+        seen_in="onnxruntime#20623",
     ),
     Fault(
         id="upstream-gradient-mutated",

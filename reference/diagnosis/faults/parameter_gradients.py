@@ -159,6 +159,7 @@ ENTRIES = (
                 "dbeta": instead(lambda p: p.parameter_sum(p.dy * p.dgamma_factor)),
             },
         ),
+        seen_in="oneflow PR#6149",
     ),
     Fault(
         id="parameter-gradients-over-normalized-axes",
@@ -188,5 +189,14 @@ ENTRIES = (
             _summed_over(lambda p: None, "dgamma"),
             _summed_over(lambda p: None, "dbeta"),
         ),
+    ),
+    Fault(
+        id="parameter-gradients-misshapen",
+        summary="dgamma or dbeta has the right numbers in another shape than gamma's.",
+        fix="Give each gradient the shape of its parameter, dgamma.reshape(gamma.shape).",
+        wrong="dgamma of shape (gamma.size,)  # or another",
+        right="dgamma of gamma's shape",
+        quantities=("dgamma", "dbeta"),
+        seen_in="pytorch PR#192016",
     ),
 )

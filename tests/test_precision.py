@@ -10,7 +10,7 @@ from reference.checks import probe
 from reference.diagnosis.precision import one_pass_variance
 from reference.kinds import KINDS
 from reference.subjects.subject import Subject
-from tests.planted.wrong_new_precision import ONE_PASS, MomentsLayerNorm, RowsLayerNorm
+from tests.planted.wrong_new_precision import ONE_PASS, MomentsBatchNorm, MomentsLayerNorm, RowsLayerNorm
 
 
 def _trials(layer, like):
@@ -34,7 +34,16 @@ class MeanRounded(RowsLayerNorm):
 class VarianceOffByMean(RowsLayerNorm):
     def statistics(self, r):
         mean, var = super().statistics(r)
-        return mean, var + 1e-9 * mean**2  # as a one-pass variance in fewer digits would be, and more than in these
+        # as a one-pass variance in fewer digits would be, and by more than in these
+        return mean, var + np.where(np.abs(mean) > 50, 1e-9 * mean**2, 0)
+
+
+class VarianceOffByLess(RowsLayerNorm):
+    def statistics(self, r):
+        mean, var = super().statistics(r)
+        return mean, np.where(
+            np.abs(np.abs(mean) - 1e6) < 1e4, (1 + 3e-7) * var, var
+        )  # a one-pass variance has no such digits left
 
 
 class VarianceOffAtOffsets(RowsLayerNorm):
@@ -48,19 +57,27 @@ class AlsoWrongNearby(MomentsLayerNorm):
         return 1 / (v + self.eps)
 
 
-class ElementsOff(RowsLayerNorm):
+class ElementsOffToo(MomentsLayerNorm):
     def forward(self, x):
-        return super().forward(x) + np.where(
-            np.abs(x) > 50, 1e-13 * x**2, 0
-        )  # grows as the square, but in no row's shape
+        noise = np.cos(np.arange(x.size)).reshape(x.shape)
+        # grows as a one-pass variance's error does, but a row of it is not the right row
+        return super().forward(x) + np.where((x > 50).all(-1, keepdims=True), 2e-16 * x**2 * noise, 0)
+
+
+class NotANumber(MomentsLayerNorm):
+    def statistics(self, r):
+        mean, var = super().statistics(r)
+        return mean, np.where((np.abs(mean) > 50) & (np.abs(mean) < 500), np.nan, var)  # where digits are left
 
 
 WRONG_OTHERWISE = {
     "another mean": MeanRounded,
     "more than roundoff": VarianceOffByMean,
+    "less than roundoff": VarianceOffByLess,
     "the same at every large mean": VarianceOffAtOffsets,
     "wrong at small means too": AlsoWrongNearby,
-    "element by element": ElementsOff,
+    "element by element": ElementsOffToo,
+    "not a number without need": NotANumber,
 }
 
 
@@ -74,6 +91,18 @@ def test_nothing_else_is_taken_for_a_one_pass_variance(layer):
 @pytest.mark.parametrize("like", ["LayerNorm", "RMSNorm", "BatchNorm"])
 def test_right_layer_has_none(like):
     assert one_pass_variance(_trials(getattr(npnorm, like), like)) is None
+
+
+def test_mistake_of_eval_mode_does_not_hide_it():
+    """There the statistics are given, and none of them is the batch's own variance."""
+
+    class EvalWithoutEps(MomentsBatchNorm):
+        def factor(self, v):
+            return 1 / np.sqrt(v) if self.fixed else super().factor(v)
+
+    trials = _trials(EvalWithoutEps, "BatchNorm")
+    assert any("y" in trial.wrong and not trial.case.training for trial in trials)
+    assert one_pass_variance(trials) == one_pass_variance(_trials(MomentsBatchNorm, "BatchNorm")) is not None
 
 
 def test_layer_held_to_a_convention():

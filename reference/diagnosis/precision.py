@@ -13,7 +13,6 @@ from reference.truth.exact import Changes, passes
 from reference.truth.tolerance import tolerance_of
 from reference.truth.verdict import Trial
 
-NEAR = 8.0  # a conditioning, 1 + |mean| / sqrt(var + eps), up to which a one-pass variance keeps nearly all its digits
 LOST = (0.01, 64.0)  # roundoffs of mean**2 by which a one-pass variance is off where it is off most
 FOLLOWS = 1e-3  # of a row's error in y, at most, that does not follow xhat
 
@@ -28,8 +27,8 @@ class _Loss(NamedTuple):
 def one_pass_variance(trials: list[Trial], changes: Changes | None = None) -> str | None:
     """The evidence that the variance is mean(x**2) - mean(x)**2, which cancels where the mean is large; else None.
 
-    It is that if y is right wherever the mean is small, and wherever it is wrong each row of it is the right row times
-    one number, that of a variance which is off by some roundoffs of mean**2: no more, and at the worst not much less.
+    It is that if wherever y is wrong each row of it is the right row times one number, that of a variance which is off
+    by some roundoffs of mean**2: no more, so that y is right wherever the mean is small, and at the worst not much less.
 
     Args:
         trials: all of a subject, right and wrong. changes: the conventions that it is held to.
@@ -37,7 +36,7 @@ def one_pass_variance(trials: list[Trial], changes: Changes | None = None) -> st
     losses = []
     for trial in trials:
         if "y" not in trial.wrong or _statistics_given(trial):
-            continue  # given statistics are those of other calls, which are judged in their own trials
+            continue  # where the statistics are given none of them is the batch's own variance
         loss = _loss_of(trial, changes or {})
         if loss is None:
             return None
@@ -63,7 +62,7 @@ def _loss_of(trial: Trial, changes: Changes) -> _Loss | None:
     case, got = trial.case, trial.seen.outcome.get("y")
     conditioning = trial.expected.truth.conditioning
     last = passes(case, changes)[-1]
-    if got is None or got.size != last.x.size or conditioning < NEAR or not case.kind.centred:
+    if got is None or got.size != last.x.size or not case.kind.centred:
         return None
     u, axes = roundoff(case.dtype), last.view.axes
     with np.errstate(all="ignore"):
@@ -83,7 +82,7 @@ def _loss_of(trial: Trial, changes: Changes) -> _Loss | None:
     rows = np.isfinite(factor) & ~tolerated
     if not np.all(np.isfinite(factor) | gone) or not np.all((left <= FOLLOWS) | rounded | ~rows):
         return None
-    return _Loss(conditioning, float(np.max(roundoffs, initial=0.0, where=rows & (roundoffs < np.inf))))
+    return _Loss(conditioning, float(np.max(roundoffs, initial=0.0, where=rows)))
 
 
 def _size(array: Array, axes: tuple[int, ...]) -> Array:

@@ -152,7 +152,7 @@ REFUSED = {  # the layer and what it is like, the options, the error and its tex
         (npnorm.LayerNorm,),
         {"accept": ["eps"]},
         ValueError,
-        "the id of a convention but got 'eps': one of eps-argument-ignored, eps-default, eps-outside-sqrt, momentum-default",
+        "the id of a convention but got 'eps': one of eps-argument-ignored, eps-default, eps-default-for-none, eps-outside-sqrt",
     ),
     "accepting a mistake": (
         (npnorm.LayerNorm,),
@@ -455,3 +455,15 @@ def test_right_layer_does_not_follow_an_accepted_convention(id):
 
 def test_accepted_convention_of_another_layer_does_not_matter():
     assert quick(npnorm.LayerNorm, accept=["running-var-biased", "momentum-inverted"], ndims=[2]).passed
+
+
+def test_report_of_an_rms_norm_shows_the_formulas_of_rms_norm():
+    """LayerNorm's dx as the right one would make the next mistake of it."""
+
+    class SignRMSNorm(npnorm.RMSNorm):
+        def backward(self, dy):
+            return -super().backward(dy)
+
+    (fault,) = quick(SignRMSNorm, ndims=[2]).faults
+    assert (fault.id, fault.wrong) == ("dx-sign", "dx = -rstd * (d - xhat * mean(d * xhat))")
+    assert fault.right == "dx = rstd * (d - xhat * mean(d * xhat)), d = gamma * dy"

@@ -457,6 +457,13 @@ def test_explain_prints_every_entry(run):
         assert "\x1b" not in out
 
 
+def test_explain_says_the_formulas_of_a_layer_that_has_less(run):
+    words = " ".join(run("--explain", "dx-projection-term-missing")[1].split())
+    assert "here in RMSNorm dx = rstd * d right in RMSNorm dx = rstd * (d - xhat * mean(d * xhat))" in words
+    assert "in BatchNorm" not in words
+    assert "in RMSNorm" not in run("--explain", "dgamma-sign")[1]  # it has the same
+
+
 # --- terminals --------------------------------------------------------------------------------------------------------
 
 COLOUR = re.compile(r"\x1b\[[\d;]*3[1-7]m")

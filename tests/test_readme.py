@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reference.command.main import main
-from reference.diagnosis.faults import forward, input_gradient, parameter_gradients, state
+from reference.diagnosis.faults import SECTIONS
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -70,26 +70,17 @@ def test_first_output_is_the_commands(capsys):
     assert _without_figures(_block("GroupNorm: ")).strip() == _without_figures(printed).strip()
 
 
-@pytest.mark.parametrize(
-    ("heading", "module"),
-    [
-        ("Statistics and forward", forward),
-        ("Input gradient", input_gradient),
-        ("Parameter gradients", parameter_gradients),
-        ("State, memory, dtype", state),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_dictionary_is_the_codes(heading, module):
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_dictionary_is_the_codes(heading):
     section = TEXT.split(f"### {heading}\n")[1].split("\n#")[0].split("<!--")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     expected = [
         f"| `{fault.id}`{' (convention)' if fault.kind == 'convention' else ''} | {fault.summary} | {fault.seen_in} |"
-        for fault in module.ENTRIES
+        for fault in SECTIONS[heading]
     ]
     assert rows == expected
 
 
 def test_number_of_entries():
-    count = sum(len(module.ENTRIES) for module in (forward, input_gradient, parameter_gradients, state))
+    count = sum(len(entries) for entries in SECTIONS.values())
     assert f"{count} entries, each" in TEXT

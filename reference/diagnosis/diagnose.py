@@ -14,7 +14,7 @@ import numpy as np
 
 from reference.cases.case import Case
 from reference.diagnosis.conditions import describe_unknown
-from reference.diagnosis.faults import FAULTS
+from reference.diagnosis.faults import FAULTS, Constant
 from reference.diagnosis.named import NamedFault
 from reference.diagnosis.search import Explanation, Search, Suspect
 from reference.kinds import Kind
@@ -54,7 +54,7 @@ def diagnose(kind: Kind, trials: list[Trial], failing: list[Trial], convention: 
     if any(t.wrong for t in core):
         demoted = _demoted(core, numbers)
         if demoted:
-            return _merge([*found, demoted])
+            return _merge(kind, [*found, demoted])
         explanations = search.explain()
         found += _named(search, explanations, core)
     unknown = explanations[0].unknown
@@ -81,7 +81,7 @@ def diagnose(kind: Kind, trials: list[Trial], failing: list[Trial], convention: 
                 *[t for t in failing if t not in trials][:1],
             ]  # the rest are tries to shrink that one
             found.append(_unknown(everything, wrong))
-    return _merge(found)
+    return _merge(kind, found)
 
 
 def _plain(case: Case) -> bool:
@@ -114,8 +114,8 @@ def _by_deed(failing: list[Trial]) -> list[NamedFault]:
     for trial in failing:
         for finding in trial.findings:
             seen.setdefault(finding.id, []).append((finding.quantity, finding.detail))
-    if "dx-aliases-dy" in seen:
-        seen.pop("upstream-gradient-mutated", None)  # who returns dy's own memory has written into it
+    for covered in [other for id in seen if id in FAULTS for other in FAULTS[id].covers]:
+        seen.pop(covered, None)
     found = []
     for id, details in seen.items():
         quantities = tuple(dict.fromkeys(quantity for quantity, _ in details))
@@ -131,9 +131,8 @@ def _explained_by_deed(trial: Trial, deeds: set[str]) -> bool:
     """Whether a trial failed only because the layer could not write where it wanted to, or had no numbers in time."""
     if any(finding.id == "timeout" for finding in trial.findings):
         return True
-    writes = deeds & {"input-mutated", "upstream-gradient-mutated", "dx-aliases-dy"}
     return bool(
-        writes
+        any(id in FAULTS and FAULTS[id].writes for id in deeds)
         and (trial.seen.raised or trial.case.overwrite or "read-only" in (trial.case.layout, trial.case.dy_layout))
     )
 
@@ -170,8 +169,9 @@ def _named(search: Search, explanations: list[Explanation], core: list[Trial]) -
                 evidence += f", together with {others}"
             if len(ties) > 1:
                 evidence += "; so does " + ", or ".join(" with ".join(tie) for tie in ties if suspect.id not in tie)
-            if suspect.id == "eps-argument-ignored":
-                evidence += f"; the eps that was used is {suspect.changes['eps'](None, None):g}"
+            own = suspect.changes.get(fault.constant)
+            if isinstance(own, Constant):
+                evidence += f"; the {fault.constant} that was used is {own.value:g}"
             found.append(_fault(suspect.id, quantities, evidence))
     return found
 
@@ -266,9 +266,17 @@ def _fault(id: str, quantities: Iterable[str], evidence: str) -> NamedFault:
     return NamedFault(id, fault.kind, tuple(quantities), fault.summary, fault.fix, evidence, fault.wrong, fault.right)
 
 
-def _merge(found: list[NamedFault]) -> list[NamedFault]:
-    """Each name once, mistakes before conventions, the unknown last."""
+def _of_kind(kind: Kind, fault: NamedFault) -> NamedFault:
+    """The finding with the formulas as they are for this kind of layer."""
+    entry = FAULTS.get(fault.id)
+    if entry is None:
+        return fault
+    return replace(fault, wrong=entry.wrong_for(kind), right=entry.right_for(kind), fix=entry.fix_for(kind))
+
+
+def _merge(kind: Kind, found: list[NamedFault]) -> list[NamedFault]:
+    """Each name once, in the formulas of the kind, mistakes before conventions, the unknown last."""
     once: dict[str, NamedFault] = {}
     for fault in found:
-        once.setdefault(fault.id, fault)
+        once.setdefault(fault.id, _of_kind(kind, fault))
     return sorted(once.values(), key=lambda fault: (fault.id == "unknown", fault.kind == "convention"))

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from reference.cases.case import Array, Case
-from reference.diagnosis.conventions import fixed_eps, fixed_eps_of
+from reference.diagnosis.conventions import own_constant
 from reference.diagnosis.faults import FAULTS, Variant
 from reference.kinds import Kind
 from reference.truth import exact
@@ -77,9 +77,10 @@ class Search:
             if kind.name in fault.layers
             for number, variant in enumerate(fault.variants)
         ]
-        eps = fixed_eps_of(trials, self.base)
-        if eps is not None:
-            self.suspects.append(Suspect("eps-argument-ignored", 0, fixed_eps(eps), True, False))
+        for fault in FAULTS.values():
+            own = own_constant(fault, trials, self.base) if fault.constant and kind.name in fault.layers else None
+            if own:
+                self.suspects.append(Suspect(fault.id, 0, own, fault.forward, fault.stateful))
         self._passes: dict[object, list[Pass]] = {}
         self._derivatives: dict[object, dict[str, Array]] = {}
         self._differentiable = self._few_small_ones()
@@ -208,8 +209,8 @@ class Search:
         if _unfit(case) and name in GRADIENTS and any(FAULTS[s.id].cached for s in suspects):
             return 0.0
         if got is None:
-            missing = name in ("dgamma", "dbeta") and any(s.id == "parameter-gradients-missing" for s in suspects)
-            return 0.0 if missing else np.inf
+            absent = any(FAULTS[s.id].absent and name in FAULTS[s.id].quantities for s in suspects)
+            return 0.0 if absent else np.inf
         try:
             predicted = self._predicted(suspects, case, name, mode)
         except (ValueError, IndexError):  # two changes whose shapes do not go together

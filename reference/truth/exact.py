@@ -86,6 +86,8 @@ class Steps:
     """The steps of the formula: what a change may change, and what a later change can read, in their order."""
 
     view: View
+    initial_mean: Array  # of the running statistics
+    initial_var: Array
     eps: float
     gamma: Array
     beta: Array
@@ -146,8 +148,10 @@ class Pass(Steps):
         if self.tracks:
             channels = self.view.gamma_shape
             self.batches = previous.batches if previous else 0
-            self.running_mean = previous.running_mean if previous else wide(np.zeros(channels))
-            self.running_var = previous.running_var if previous else wide(np.ones(channels))
+            initial_mean = self.step("initial_mean", wide(np.zeros(channels)))
+            initial_var = self.step("initial_var", wide(np.ones(channels)))
+            self.running_mean = previous.running_mean if previous else initial_mean
+            self.running_var = previous.running_var if previous else initial_var
         self._forward(inputs)
 
     def step(self, name: str, value: Any) -> Any:
@@ -327,7 +331,8 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
     What xhat contributes is never taken for less than one unit of it: a layer rounds xhat before it is added up.
     """
     p = done[-1]
-    mean, var, u = wide(np.zeros(())), wide(np.ones(())), roundoff(p.case.dtype)
+    u = roundoff(p.case.dtype)
+    mean, var = (abs(p.initial_mean), abs(p.initial_var)) if p.tracks else (wide(np.zeros(())), wide(np.ones(())))
     for q in done:
         if q.follows:
             # |old| + |new| whatever the momentum: running += momentum * (new - running) rounds both

@@ -6,7 +6,6 @@ from reference.truth.exact import GRADIENTS
 ENTRIES = (
     Fault(
         id="backward-raises",
-        kind="mistake",
         summary="backward raises in training mode.",
         fix="Make backward work for every x that forward takes.",
         wrong="raise in backward",
@@ -16,7 +15,6 @@ ENTRIES = (
     ),
     Fault(
         id="forward-raises",
-        kind="mistake",
         summary="A later forward of the same layer raises.",
         fix="Let forward depend on nothing that an earlier call left behind.",
         wrong="raise in the second forward",
@@ -25,7 +23,6 @@ ENTRIES = (
     ),
     Fault(
         id="result-overwritten",
-        kind="mistake",
         summary="An array that was handed out is written to again, by a later call or by backward.",
         fix="Return a new array from each call.",
         wrong="np.multiply(x, rstd, out=self.buffer); return self.buffer",
@@ -34,7 +31,6 @@ ENTRIES = (
     ),
     Fault(
         id="instances-share-state",
-        kind="mistake",
         summary="Two layers of the class share what each should have for itself: a cache, gamma, the mode.",
         fix="Keep it on self, set in __init__ or in forward; not on the class, in the module or in a default argument.",
         wrong="class Norm: cache = {}",

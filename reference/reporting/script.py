@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.cases.case import Array, Case
+from reference.cases.case import ANOTHER, Array, Case
 from reference.reporting import replay
 from reference.subjects.observation import GRADIENTS
 from reference.subjects.subject import Subject
@@ -29,7 +29,6 @@ from reference.truth.verdict import Trial
 
 LITERAL = 400  # numbers up to which an array is written out
 RUNNING = ("running_mean", "running_var")
-NAMES: Mapping[str, str] = {}  # what a layer calls what we call gamma, dgamma, forward...: only what differs
 
 LAYOUTS = {  # a copy of an array as the case has it
     "C": "{}.copy()",
@@ -42,19 +41,17 @@ LAYOUTS = {  # a copy of an array as the case has it
 }
 
 
-def script_for(
-    subject: Subject, trial: Trial, accepted: bool = False, build: str | None = None, names: Mapping[str, str] = NAMES
-) -> str:
+def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
     """The program for one failing trial.
 
     Args:
-        subject: whose file is looked for.
+        subject: whose file is looked for; a layer that asks for more than a line of ours is shown by what it gave.
         trial: what is shown.
         accepted: whether torch is not quite what the layer is held to.
-        build: the expression that makes the layer, from `their_module`; else the subject's name with torch's keywords.
-        names: the layer's names for ours, where they differ.
     """
-    case, place = trial.case, _place(subject)
+    case, names = trial.case, subject.form.plain_names()
+    plain = names is not None and case.history != ANOTHER and "gamma" not in subject.constructor.takes
+    place = _place(subject) if plain else None
     calls = [case.arrays(call) for call in range(case.calls)]
     parameters = _parameters(case)
     data = [
@@ -70,9 +67,9 @@ def script_for(
         lines.append(f"got = {_recorded(trial)}  # when it was checked")
     if place:
         path, name = place
-        given = {keyword: value for keyword, value in case.config if keyword in subject.keywords}
-        build = build or f"their_module.{name}({_keywords(case, given)})"
-        lines += _again(trial, path, _layer(trial, build, parameters, names))
+        positional, given = subject.constructor.arguments(case)
+        build = f"their_module.{name}({', '.join([*map(repr, positional), *(f'{theirs}={value!r}' for theirs, value in given.items())])})"
+        lines += _again(trial, path, _layer(trial, build, parameters, names or {}))
     if trial.wrong:
         lines.append(f"compare(got, expected, {_tolerances(trial)})")
     if trial.findings and not place:

@@ -118,6 +118,18 @@ class Form:
         """What layer's backward returns for dy; `cache` is what forward returned beside y."""
         return getattr(layer, self.backward)(dy, *cache, **({self.rate: 0.0} if self.rate else {}))
 
+    def plain_names(self) -> dict[str, str] | None:
+        """Our names to theirs, where they differ; None if it takes more than these names to speak to the layer."""
+        places = {role: found[0] for role, found in self.places.items()}
+        if self.given or self.rate or self.build or self.cache or self.primed or self.arguments:
+            return None
+        if any(len(place.steps) > 1 for place in places.values()) or any(m.name != "training" for m in self.attributes):
+            return None
+        names = {"forward": self.forward, "backward": self.backward} | {
+            role: str(place) for role, place in places.items()
+        }
+        return {ours: theirs for ours, theirs in names.items() if ours != theirs}
+
     def split_output(self, returned: Any) -> tuple[Any, tuple[Any, ...]]:
         """y, and the cache that came with it."""
         if self.cache and isinstance(returned, tuple) and returned:

@@ -221,7 +221,9 @@ ROWS = (
     Planted(LastOddChannelSkippedGroupNorm, "GroupNorm", NONE, FORWARD, "index lists; C odd only; own backward"),
     Planted(GammaFlippedGroupNorm, "GroupNorm", NONE, GAMMA, "index lists; y and dx flipped, dgamma is not"),
     Planted(GammaRolledGroupNorm, "GroupNorm", NONE, FORWARD, "index lists; the derivative of the forward"),
-    Planted(OnePlusGammaRMSNorm, "RMSNorm", NONE, GAMMA, "axes; the derivative of the forward"),
+    Planted(
+        OnePlusGammaRMSNorm, "RMSNorm", frozenset({"gamma-plus-one"}), GAMMA, "axes; the derivative of the forward"
+    ),
     Planted(ExponentialGammaRMSNorm, "RMSNorm", NONE, FORWARD, "axes; the derivative of the forward"),
     Planted(MagnitudeOfGammaLayerNorm, "LayerNorm", NONE, GAMMA, "axes; where gamma < 0; dgamma as if it were not"),
     Planted(TenthOfBetaLayerNorm, "LayerNorm", NONE, frozenset({"y"}), "axes; dbeta is the right layer's"),

@@ -171,7 +171,13 @@ ROWS = (
     Planted(CorrectedTheOtherWayBatchNorm, "BatchNorm", NONE, VAR, "three steps; running_var with n / (n + 1)"),
     Planted(RunningPooledVarianceBatchNorm, "BatchNorm", NONE, VAR, "three steps; running_var of the mixture"),
     Planted(OneBatchLateBatchNorm, "BatchNorm", NONE, VAR | MEAN, "three steps; state lags a call behind"),
-    Planted(EpsInRunningVarBatchNorm, "BatchNorm", NONE, VAR, "three steps; eps averaged into running_var"),
+    Planted(
+        EpsInRunningVarBatchNorm,
+        "BatchNorm",
+        frozenset({"running-var-includes-eps"}),
+        VAR,
+        "three steps; eps averaged into running_var",
+    ),
     Planted(EpsTwiceInEvalBatchNorm, "BatchNorm", NONE, EVAL, "three steps; eval only; the forward's derivative"),
     Planted(HalfPrecisionStateBatchNorm, "BatchNorm", NONE, EVAL, "three steps; state through float16, eval only"),
     Planted(

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from reference.cases.case import Case
+from reference.cases.case import CONTIGUOUS, Case
 from reference.truth import exact
 from reference.truth.compare import error_units
 from reference.truth.verdict import Trial
@@ -28,9 +28,9 @@ CONDITIONS: tuple[tuple[str, Predicate], ...] = (
     ("where x holds a NaN", lambda c: c.data == "nan"),
     ("after the caller overwrote x", lambda c: c.overwrite == "x"),
     ("after the caller overwrote y", lambda c: c.overwrite == "y"),
-    ("where x is not contiguous", lambda c: c.layout not in ("C", "read-only", "sliced")),
-    ("where dy is not contiguous", lambda c: c.dy_layout not in ("C", "read-only", "sliced")),
-    ("where x or dy is not contiguous", lambda c: {c.layout, c.dy_layout} - {"C", "read-only", "sliced"} != set()),
+    ("where x is not contiguous", lambda c: c.layout not in CONTIGUOUS),
+    ("where dy is not contiguous", lambda c: c.dy_layout not in CONTIGUOUS),
+    ("where x or dy is not contiguous", lambda c: not c.contiguous),
     ("where x or dy is read-only", lambda c: "read-only" in (c.layout, c.dy_layout)),
     ("after a call of another batch size", lambda c: c.calls > 1 and c.resize),
     ("from the second call on", lambda c: c.calls > 1),

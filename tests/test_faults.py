@@ -68,7 +68,7 @@ APPLIES = {  # where not to all layers
 }
 
 # Told by what a layer does, not by a formula.
-BY_DEED = {
+BY_BEHAVIOUR = {
     "eps-argument-ignored", "eval-backward-missing", "input-mutated", "upstream-gradient-mutated", "dx-aliases-dy",
     "input-not-saved", "layout-dependent", "dtype-promoted", "dtype-demoted",
 }  # fmt: skip
@@ -105,7 +105,7 @@ def test_entry_is_complete(fault):
     assert len(set(fault.layers)) == len(fault.layers)
     assert fault.quantities
     assert set(fault.quantities) <= set(QUANTITIES)
-    assert bool(fault.variants) != (fault.id in BY_DEED)
+    assert bool(fault.variants) != (fault.id in BY_BEHAVIOUR)
 
 
 def test_summaries_tell_entries_apart():

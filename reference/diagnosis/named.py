@@ -1,6 +1,9 @@
-"""A mistake by its name: what the diagnosis returns and a report shows. Plain data."""
+"""A mistake by its name: what the diagnosis returns and a report shows. Plain data, and how it is made of an entry."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from reference.diagnosis.faults import FAULTS, Fault
 
 
 @dataclass(frozen=True)
@@ -23,3 +26,16 @@ class NamedFault:
     evidence: str
     wrong: str = ""
     right: str = ""
+
+
+def entry(fault: Fault, quantities: Iterable[str], evidence: str) -> NamedFault:
+    """An entry of the dictionary, found in a layer."""
+    return NamedFault(
+        fault.id, fault.kind, tuple(quantities), fault.summary, fault.fix, evidence, fault.wrong, fault.right
+    )
+
+
+def told_by(experiment: str) -> Fault:
+    """The entry that an experiment tells, one of `faults.entry.EXPERIMENTS`."""
+    (fault,) = (fault for fault in FAULTS.values() if fault.told_by == experiment)
+    return fault

@@ -16,6 +16,9 @@ GROUP = ("GroupNorm",)
 BATCH = ("BatchNorm",)
 ROWS = ("LayerNorm", "RMSNorm")
 
+# Trials that differ in one aspect from others, by what they tell.
+EXPERIMENTS = ("eval mode", "x overwritten", "memory layout", "precision")
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -28,13 +31,19 @@ class Fault:
         quantities: what it spoils first; consequences are found by the formula.
         layers: the layers it applies to.
         variants: the ways to make it, each a change to the formula. None where it is no change of numbers, and is
-            recognised by what a layer does (writing into its input, returning float64...) in `reference.diagnose`.
+            recognised by what a layer does (writing into its input, returning float64...) or by an experiment.
         forward: whether it changes the forward steps; a backward may then follow the change, or be its true
             derivative, or be the right one.
         stateful: whether it needs an earlier call to show; the formula is then run over all calls of a case.
         cached: whether it works on an earlier call's arrays, so that anything may come out, an exception too, where
             there was no earlier call or one of another size.
         constant: a step that is a constant of the layer's own, to be seen in its numbers; the variants are made from it.
+        told_by: the experiment that tells it where no formula does, one of `EXPERIMENTS`; "" where a formula does, or
+            where the layer was seen to do it.
+        writes: whether the layer writes where the caller's numbers lie, so that trials in which it could not, or in
+            which the caller wrote there himself, say nothing more.
+        shows_as: the ids that are seen beside it, of one cause with it.
+        leaves_out: whether what it spoils may be missing altogether, as well as nought.
         seen_in: where the same mistake was met in the world.
     """
 
@@ -51,6 +60,10 @@ class Fault:
     stateful: bool = False
     cached: bool = False
     constant: str = ""
+    told_by: str = ""
+    writes: bool = False
+    shows_as: tuple[str, ...] = ()
+    leaves_out: bool = False
     seen_in: str = ""
 
 

@@ -253,6 +253,7 @@ ENTRIES = (
         _EVAL,
         quantities=GRADIENTS,
         layers=BATCH,
+        told_by="eval mode",
         seen_in="20 of 46 public NumPy BatchNorms",
     ),
     _fault(
@@ -278,6 +279,7 @@ ENTRIES = (
         {"dgamma": lambda p, g: 0 * g},
         {"dbeta": lambda p, g: 0 * g},
         quantities=("dgamma", "dbeta"),
+        leaves_out=True,
         seen_in="unsloth#4533",
     ),
     _fault(
@@ -306,6 +308,7 @@ ENTRIES = (
         "x -= mean",
         "centred = x - mean",
         quantities=("y",),
+        writes=True,
     ),
     _fault(
         "upstream-gradient-mutated",
@@ -314,6 +317,7 @@ ENTRIES = (
         "dy *= gamma",
         "d = dy * gamma",
         quantities=("dx",),
+        writes=True,
     ),
     _fault(
         "dx-aliases-dy",
@@ -322,6 +326,8 @@ ENTRIES = (
         "dx = dy; dx *= ...",
         "dx = dy * ...",
         quantities=("dx",),
+        writes=True,
+        shows_as=("upstream-gradient-mutated",),
         seen_in="unsloth#4533",
     ),
     _fault(
@@ -331,6 +337,7 @@ ENTRIES = (
         "self.x = x",
         "self.xhat = (x - mean) * rstd",
         quantities=("dx", "dgamma"),
+        told_by="x overwritten",
     ),
     _fault(
         "layout-dependent",
@@ -339,6 +346,7 @@ ENTRIES = (
         "x.ravel(order='K')",
         "np.ascontiguousarray(x).ravel()",
         quantities=("y", "dx"),
+        told_by="memory layout",
         seen_in="FlagGems#1068, DirectML#588, pytorch#131750",
     ),
     _fault(
@@ -356,5 +364,6 @@ ENTRIES = (
         "x.astype(np.float32)",
         "x in its own dtype",
         quantities=("y", "dx"),
+        told_by="precision",
     ),
 )

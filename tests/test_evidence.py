@@ -50,7 +50,7 @@ def test_an_experiment_tells_one_entry(experiment):
 
 def test_what_is_seen_beside_another_is_in_the_dictionary():
     for fault in FAULTS.values():
-        assert set(fault.shows_as) <= FAULTS.keys() - {fault.id}
+        assert set(fault.covers) <= FAULTS.keys() - {fault.id}
 
 
 class TripledBatchNorm(npnorm.BatchNorm):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from reference.cases.case import Case
-from reference.diagnosis.faults import FAULTS, Fault, Variant
+from reference.diagnosis.faults import FAULTS, Constant, Fault, Variant
 from reference.subjects.guard import Clock
 from reference.subjects.subject import Subject
 from reference.truth import exact
@@ -36,16 +36,17 @@ def accepted_convention(subject: Subject, ids: Sequence[str], designed: Sequence
     for fault in conventions_named(ids):
         if fault.constant:
             small = [judge(subject, case, TORCH, clock) for case in designed if case.data == "small"]
-            eps = fixed_eps_of(small, {})
-            changes += [fixed_eps(eps)] if eps is not None else []
+            own = own_constant(fault, small, {})
+            changes += [own] if own else []
         elif subject.kind.name in fault.layers:
             changes.append(fault.variants[0])
     return Convention(merged(*changes)) if ids else TORCH
 
 
-def fixed_eps(eps: float) -> Variant:
-    """The change of a layer that has an eps of its own."""
-    return {"eps": lambda p, _: eps}
+def own_constant(fault: Fault, trials: list[Trial], base: Changes) -> dict[str, Constant] | None:
+    """The change of a layer that makes `fault` with a constant of its own, seen in its numbers; None if it has none."""
+    eps = fixed_eps_of(trials, base)
+    return None if eps is None else {fault.constant: Constant(eps)}
 
 
 def fixed_eps_of(trials: list[Trial], base: Changes) -> float | None:

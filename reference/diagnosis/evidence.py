@@ -39,7 +39,7 @@ class Evidence:
         for trial in self.failing:
             for finding in trial.findings:
                 seen.setdefault(finding.id, []).append(finding)
-        also = {other for id in seen if id in FAULTS for other in FAULTS[id].shows_as}
+        also = {other for id in seen if id in FAULTS for other in FAULTS[id].covers}
         return {id: findings for id, findings in seen.items() if id not in also}
 
     @cached_property

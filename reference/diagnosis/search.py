@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from reference.diagnosis.formulas import Backward, Formulas, Suspects, cache_does_not_fit
-from reference.diagnosis.suspects import Explanation, Suspect, suspects_of
+from reference.diagnosis.suspects import TRAINING, TRAINING_BY_FLAG, Explanation, Suspect, suspects_of
 from reference.kinds import Kind
 from reference.truth import exact
 from reference.truth.convention import Convention
@@ -99,7 +99,7 @@ class Search:
         """In eval mode: the branches with some of the mistakes made in training mode alone."""
         if _in_training(part):
             return []
-        limited = [b for branch in branches for b in branch.in_training_only()]
+        limited = [b for limit in (TRAINING, TRAINING_BY_FLAG) for branch in branches for b in branch.limited(limit)]
         return [b for b in limited if self.reproduces(b.suspects, part, name)]
 
     def _right_in_spite_of_the_forward(self, branches: Branches, part: list[Trial], name: str) -> Branches:

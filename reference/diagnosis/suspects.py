@@ -4,14 +4,31 @@ A suspect is one way of making one mistake of the dictionary, an explanation the
 numbers, and the quantities that none gives. Runs no formula and compares no numbers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import NamedTuple
 
-from reference.diagnosis.conventions import fixed_eps, fixed_eps_of
-from reference.diagnosis.faults import FAULTS, Fault, Variant
+from reference.diagnosis.conventions import own_constant
+from reference.diagnosis.faults import FAULTS, Constant, Fault, Variant
 from reference.kinds import Kind
-from reference.truth.exact import Change, Changes
+from reference.truth.exact import Change, Changes, Pass
 from reference.truth.verdict import Trial
+
+
+class Limit(NamedTuple):
+    """The passes in which a layer makes a mistake, if not in all: in words, and as a condition."""
+
+    words: str
+    holds: Callable[[Pass], bool]
+
+
+# In training mode a BatchNorm is also one without running statistics, unless it goes by its flag alone.
+TRAINING = Limit("in training mode", lambda p: p.training or not p.tracks)
+TRAINING_BY_FLAG = Limit("in training mode", lambda p: p.training)
+EVAL = Limit("in eval mode", lambda p: p.tracks and not p.training)
+FIRST = Limit("in the first call", lambda p: p.previous is None)
+LATER = Limit("from the second call on", lambda p: p.previous is not None)
 
 
 @dataclass(frozen=True)
@@ -20,9 +37,9 @@ class Suspect:
 
     Attributes:
         id: of the entry in the dictionary.
-        variant: which of the entry's ways; two suspects are the same if these and `training_only` are.
+        variant: which of the entry's ways; two suspects are the same if these, `limit` and `constant` are.
         changes: to the formula. fault: the entry itself.
-        training_only: whether the mistake is made in training mode alone, as in a layer with two separate formulas.
+        limit: in which passes alone the mistake is made, as in a layer with two separate formulas; None if in all.
         constant: the layer's own constant that was seen in its numbers, of an entry that has one.
     """
 
@@ -30,7 +47,7 @@ class Suspect:
     variant: int
     changes: Variant = field(compare=False, repr=False)
     fault: Fault = field(compare=False, repr=False)
-    training_only: bool = False
+    limit: Limit | None = None
     constant: float | None = None
 
     @property
@@ -38,14 +55,15 @@ class Suspect:
         """Whether it changes the forward steps."""
         return self.fault.forward
 
-    def in_training_only(self) -> "Suspect":
-        """The same mistake, made in training mode alone."""
+    def limited(self, limit: Limit | None) -> "Suspect":
+        """The same mistake, made in some passes alone; one that is limited already stays as it is."""
+        if limit is None or self.limit is not None:
+            return self
 
-        def limited(change: Change) -> Change:
-            return lambda p, value: value if p.tracks and not p.training else change(p, value)
+        def only(change: Change) -> Change:
+            return lambda p, value: change(p, value) if limit.holds(p) else value
 
-        changes = {step: limited(change) for step, change in self.changes.items()}
-        return replace(self, changes=changes, training_only=True)
+        return replace(self, changes={step: only(change) for step, change in self.changes.items()}, limit=limit)
 
 
 @dataclass(frozen=True)
@@ -71,12 +89,12 @@ class Explanation:
         """The same, with one mistake less."""
         return replace(self, suspects=tuple(s for s in self.suspects if s is not suspect))
 
-    def in_training_only(self) -> list["Explanation"]:
-        """The same with some of its mistakes made in training mode alone: for each choice of them one, few first."""
+    def limited(self, limit: Limit) -> list["Explanation"]:
+        """The same with some of its mistakes made in these passes alone: for each choice of them one, few first."""
         suspects = self.suspects
         chosen = (some for size in range(1, len(suspects) + 1) for some in combinations(suspects, size))
         return [
-            replace(self, suspects=tuple(s.in_training_only() if s in some else s for s in suspects)) for some in chosen
+            replace(self, suspects=tuple(s.limited(limit) if s in some else s for s in suspects)) for some in chosen
         ]
 
 
@@ -91,7 +109,12 @@ def suspects_of(kind: Kind, trials: list[Trial], base: Changes) -> list[Suspect]
         if kind.name not in fault.layers:
             continue
         found += [Suspect(fault.id, number, variant, fault) for number, variant in enumerate(fault.variants)]
-        eps = fixed_eps_of(trials, base) if fault.constant else None
-        if eps is not None:
-            found.append(Suspect(fault.id, 0, fixed_eps(eps), fault, constant=eps))
+        own = own_constant(fault, trials, base) if fault.constant else None
+        if own:
+            found.append(with_constant(fault, own))
     return found
+
+
+def with_constant(fault: Fault, own: dict[str, Constant]) -> Suspect:
+    """An entry with the constant that was measured."""
+    return Suspect(fault.id, 0, own, fault, constant=own[fault.constant].value)

@@ -5,10 +5,10 @@ a layer does. The table holds data alone: how an entry is recognised is `referen
 """
 
 from reference.diagnosis.faults import forward, input_gradient, parameter_gradients, state
-from reference.diagnosis.faults.entry import Fault, Variant
+from reference.diagnosis.faults.entry import Constant, Fault, Variant
 
 FAULTS: dict[str, Fault] = {
     entry.id: entry for module in (forward, input_gradient, parameter_gradients, state) for entry in module.ENTRIES
 }
 
-__all__ = ["FAULTS", "Fault", "Variant"]
+__all__ = ["FAULTS", "Constant", "Fault", "Variant"]

@@ -42,8 +42,8 @@ class Fault:
             where the layer was seen to do it.
         writes: whether the layer writes where the caller's numbers lie, so that trials in which it could not, or in
             which the caller wrote there himself, say nothing more.
-        shows_as: the ids that are seen beside it, of one cause with it.
-        leaves_out: whether what it spoils may be missing altogether, as well as nought.
+        covers: the ids of what is then seen too, and is not told beside it.
+        absent: whether what it spoils may be None rather than a wrong number.
         seen_in: where the same mistake was met in the world.
     """
 
@@ -62,9 +62,19 @@ class Fault:
     constant: str = ""
     told_by: str = ""
     writes: bool = False
-    shows_as: tuple[str, ...] = ()
-    leaves_out: bool = False
+    covers: tuple[str, ...] = ()
+    absent: bool = False
     seen_in: str = ""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A change that puts a constant of the layer's own in the step's place."""
+
+    value: float
+
+    def __call__(self, p: Any, own: Any) -> Any:
+        return self.value
 
 
 def instead(value: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:

@@ -279,7 +279,7 @@ ENTRIES = (
         {"dgamma": lambda p, g: 0 * g},
         {"dbeta": lambda p, g: 0 * g},
         quantities=("dgamma", "dbeta"),
-        leaves_out=True,
+        absent=True,
         seen_in="unsloth#4533",
     ),
     _fault(
@@ -327,7 +327,7 @@ ENTRIES = (
         "dx = dy * ...",
         quantities=("dx",),
         writes=True,
-        shows_as=("upstream-gradient-mutated",),
+        covers=("upstream-gradient-mutated",),
         seen_in="unsloth#4533",
     ),
     _fault(

@@ -71,7 +71,7 @@ def check(
         if clock.left <= 0:
             done = run.tally.trials
             not_covered["some cases"] = f"the time of {timeout:g} s was over after {done} of {run.total} cases"
-        consistent = None if clock.left <= 0 else backward_is_derivative(run.subject, scope, clock)
+        consistent = None if clock.left <= 0 else backward_is_derivative(run.subject, scope, clock, [*trials, *failing])
         return Report(
             subject=name,
             like=kind.name,

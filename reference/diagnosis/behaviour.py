@@ -10,7 +10,7 @@ import numpy as np
 
 from reference.diagnosis.evidence import Evidence
 from reference.diagnosis.faults import FAULTS
-from reference.diagnosis.named import NamedFault, entry, told_by
+from reference.diagnosis.named import NamedFault, entry, told_by, unknown
 from reference.truth.compare import roundoff
 from reference.truth.exact import GRADIENTS, passes
 from reference.truth.verdict import Trial, wrong_in
@@ -21,16 +21,24 @@ WORST = 12  # failing arrays that are looked at for a pattern
 
 def seen_to_do(evidence: Evidence) -> list[NamedFault]:
     """What the layer did: write into its arguments, hand out their memory, change the dtype, not return."""
+    spoilt = [t for t in evidence.counted if evidence.told_by_behaviour(t)]
     found = []
     for id, findings in evidence.findings.items():
-        quantities = tuple(dict.fromkeys(finding.quantity for finding in findings))
+        quantities = dict.fromkeys(finding.quantity for finding in findings)
+        writes = id in FAULTS and FAULTS[id].writes
+        # where it could not write, or ran out of time, what comes after is missing, and that is no other mistake
+        quantities |= dict.fromkeys(wrong_in(t for t in spoilt if _is_seen(id, t) or (writes and t.seen.raised)))
         first = findings[0].detail
         words = f"{first} (seen {len(findings)} times)"
         if id in FAULTS:
             found.append(entry(FAULTS[id], quantities, words))
         else:
-            found.append(NamedFault("unknown", "mistake", quantities, f"{id}: {first}", "", words))
+            found.append(unknown(tuple(quantities), words, f"{id}: {first}"))
     return found
+
+
+def _is_seen(id: str, trial: Trial) -> bool:
+    return any(finding.id == id for finding in trial.findings)
 
 
 def eval_backward_missing(evidence: Evidence) -> list[NamedFault]:
@@ -38,7 +46,8 @@ def eval_backward_missing(evidence: Evidence) -> list[NamedFault]:
     trials = evidence.no_eval_backward
     if not trials:
         return []
-    return [entry(told_by("eval mode"), GRADIENTS, f"in eval mode: {trials[0].seen.problems['dx']}")]
+    missing = [name for name in GRADIENTS if name in wrong_in(trials)]
+    return [entry(told_by("eval mode"), missing, f"in eval mode: {trials[0].seen.problems['dx']}")]
 
 
 def input_not_saved(left: list[Trial]) -> list[NamedFault]:

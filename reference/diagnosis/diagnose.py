@@ -1,111 +1,145 @@
 """From what is wrong to the name of the mistake, or to an honest "unknown".
 
-A mistake is named only when a layer with exactly that mistake gives the subject's numbers on every probe, to rounding,
-in float64 (`search`). Mistakes that are no formula are told by what the layer was seen to do, or by probes that differ
-in one aspect only (`behaviour`). What neither finds is "unknown", with all that can be said about it (`conditions`).
-This module knows in which order the three have their say, and must not know how reports look.
+A mistake is named only when a layer with exactly that mistake gives the subject's numbers on every probe of a group, to
+rounding, in float64 (`search`, `groups`). Mistakes that are no formula are told by what the layer was seen to do, or by
+probes that differ in one aspect only (`behaviour`). What neither accounts for is "unknown", with all that can be said
+about it (`unknown`). This module knows in which order they have their say, keeps the account of what is still to be
+explained, and must not know how reports look.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from reference.diagnosis import behaviour
-from reference.diagnosis.conditions import describe_unknown
-from reference.diagnosis.evidence import Evidence
-from reference.diagnosis.named import NamedFault, entry
+from reference.diagnosis.evidence import Evidence, statistics_given
+from reference.diagnosis.groups import Part, explained
+from reference.diagnosis.named import NamedFault, unknown
 from reference.diagnosis.search import Search
-from reference.diagnosis.suspects import Explanation, Suspect
+from reference.diagnosis.suspects import Suspect
+from reference.diagnosis.unknown import Wrong, described
+from reference.diagnosis.wording import named_by_formula, one_a_name
 from reference.kinds import Kind
 from reference.truth.convention import Convention
-from reference.truth.exact import QUANTITIES
+from reference.truth.exact import GRADIENTS, QUANTITIES
 from reference.truth.verdict import Trial, wrong_in
 
 
 def diagnose(kind: Kind, trials: list[Trial], failing: list[Trial], convention: Convention) -> list[NamedFault]:
     """The mistakes behind the failing trials, by name where one is found.
 
+    Whatever happens here, the verdict stands: a diagnosis that fails says so in the place of a name.
+
     Args:
         kind: of layer. trials: the designed probes, passed and failed. failing: those that failed, random ones too.
         convention: what the layer is held to.
     """
     evidence = Evidence(kind, trials, failing)
-    found = behaviour.seen_to_do(evidence) + behaviour.eval_backward_missing(evidence)
-    wrong = any(trial.wrong for trial in evidence.core)
-    rounded = behaviour.precision_lost(evidence) if wrong else []
-    if rounded:
-        return _in_order(found + rounded)  # then all that the formula would be held against is rounding
-    search = Search(kind, evidence.core, convention)
-    explanations = search.explain() if wrong else [Explanation()]
-    found += _by_formula(search, explanations, evidence.core)
-    first = explanations[0]
-    found += _by_experiment(evidence, search, first)
-    unknown = first.unknown or wrong_in(_unexplained(search, first.suspects, evidence.large))
-    found += _unknown(trials, unknown) if unknown else _left_over(evidence, found)
-    return _in_order(found)
+    try:
+        return _Diagnosis(evidence, convention).found()
+    except Exception as error:  # a mistake of ours must not hide the layer's
+        words = f"the diagnosis itself failed with {type(error).__name__}: {error}; the verdict does not depend on it"
+        return [unknown(evidence.wrong, words, "No mistake could be looked for.")]
 
 
-def _by_formula(search: Search, explanations: list[Explanation], core: list[Trial]) -> list[NamedFault]:
-    """The entries of the dictionary that the shortest explanations are made of."""
-    found = []
-    ties = [sorted(e.ids) for e in explanations]
-    for explanation in explanations:
-        wrong = [name for name in wrong_in(core) if name not in explanation.unknown]
-        worst = search.worst_error(explanation.suspects, wrong)
-        for suspect in explanation.suspects:
-            words = [f"reproduces all {len(core)} probes, to {worst:.2g} u"]
-            others = [s.id for s in explanation.suspects if s is not suspect]
-            if others:
-                words[0] += f", together with {' and '.join(others)}"
-            if len(ties) > 1:
-                words.append("so does " + ", or ".join(" with ".join(tie) for tie in ties if suspect.id not in tie))
-            if suspect.constant is not None:
-                words.append(f"the {suspect.fault.constant} that was used is {suspect.constant:g}")
-            found.append(entry(suspect.fault, _spoilt(suspect, wrong), "; ".join(words)))
-    return found
+class _Diagnosis:
+    """The account of one diagnosis: the causes found so far, and the wrong arrays that none of them speaks of."""
+
+    def __init__(self, evidence: Evidence, convention: Convention) -> None:
+        self.evidence, self.convention = evidence, convention
+        self.causes: list[NamedFault] = []
+        self.wrong: Wrong = {(trial.case, name) for trial in evidence.counted for name in trial.wrong}
+
+    def found(self) -> list[NamedFault]:
+        """All causes, those that leave least to doubt first asked for."""
+        self._by_behaviour()
+        if not self._by_precision():
+            self._by_formula()
+        self._by_consequence()
+        if self.wrong or not self.causes:
+            left = {name for _, name in self.wrong} or set(self.evidence.wrong)
+            names = tuple(name for name in QUANTITIES if name in left)
+            words = described(self.evidence.trials, self.evidence.random, self.wrong)
+            self.causes.append(unknown(names, words))
+        return one_a_name(self.causes)
+
+    # --- the explainers, in their order -------------------------------------------------------------------------------
+
+    def _by_behaviour(self) -> None:
+        evidence = self.evidence
+        self.causes += behaviour.seen_to_do(evidence)
+        self._account(t for t in evidence.counted if evidence.told_by_behaviour(t))
+        self.causes += behaviour.eval_backward_missing(evidence)
+        if evidence.no_eval_backward:
+            in_eval = [t for t in evidence.counted if statistics_given(t.case) or t.case.history == "eval between"]
+            self._account(in_eval, GRADIENTS)
+
+    def _by_precision(self) -> bool:
+        """Whether all that a formula would be held against is rounding; then none is tried."""
+        found = behaviour.precision_lost(self.evidence) if any(t.wrong for t in self.evidence.core) else []
+        self.causes += found
+        for cause in found:
+            self._account(self.evidence.counted, cause.quantities)
+        return bool(found)
+
+    def _by_formula(self) -> None:
+        evidence = self.evidence
+        search = Search(evidence.kind, evidence.core, self.convention)
+        for part in explained(search):
+            belonging = [t for t in (*evidence.core, *evidence.large, *evidence.special) if part.group.holds(t.case)]
+            given = [(t, name) for t in belonging for name in t.wrong if _is_given(search, part, t, name)]
+            causes = named_by_formula(part, given)
+            self.causes += causes
+            self.wrong -= {(trial.case, name) for trial, name in given}
+            # Where no formula can be tried, in float32 or at a large mean, the same quantity is of the same mistake.
+            tried = {trial.case for trial in evidence.regular}
+            beyond = [t for t in evidence.counted if part.group.holds(t.case) and t.case not in tried]
+            self._account(beyond, {name for cause in causes for name in cause.quantities})
+            self._by_experiment(search, part)
+
+    def _by_experiment(self, search: Search, part: Part) -> None:
+        """What is left once the formula has said its part, told by the probes that differ from a plain one in one aspect."""
+        special = [t for t in self.evidence.special if part.group.holds(t.case)]
+        known = set(QUANTITIES) - set(part.first.unknown)
+        left = [t for t in special if known & set(_not_given(search, part.first.suspects, t))]
+        for found, overwritten in ((behaviour.input_not_saved(left), "x"), (behaviour.layout_dependent(left), "")):
+            self.causes += found
+            if found:
+                self._account(t for t in left if t.case.overwrite == overwritten)
+
+    def _by_consequence(self) -> None:
+        """Where a layer raised, all that comes after is missing; that is of one cause with what is accounted for."""
+        regular = {trial.case for trial in self.evidence.regular}
+        raised = [t for t in self.evidence.counted if t.seen.raised and t.case not in regular]
+        for number, cause in enumerate(self.causes):
+            spoken = set(cause.quantities)
+            consequences = [t for t in raised if spoken & set(t.wrong) and self._is_left(t)]
+            more = [name for name in wrong_in(consequences) if name not in spoken]
+            self.causes[number] = replace(cause, quantities=(*cause.quantities, *more))
+            self._account(consequences)
+
+    # --- the account --------------------------------------------------------------------------------------------------
+
+    def _account(self, trials: Iterable[Trial], names: Iterable[str] = QUANTITIES) -> None:
+        """Call these quantities of these trials explained."""
+        names = tuple(names)
+        self.wrong -= {(trial.case, name) for trial in trials for name in names}
+
+    def _is_left(self, trial: Trial) -> bool:
+        return any((trial.case, name) in self.wrong for name in trial.wrong)
 
 
-def _spoilt(suspect: Suspect, wrong: list[str]) -> list[str]:
-    """What a mistake spoils first, of what is wrong; or all that is, if the mistake is only seen by its consequences."""
-    fault = suspect.fault
-    consequences = QUANTITIES if fault.forward and "y" in fault.quantities else fault.quantities
-    return [name for name in wrong if name in consequences] or wrong
+def _is_given(search: Search, part: Part, trial: Trial, name: str) -> bool:
+    """Whether the mistakes of a part are why a quantity is wrong: with them the formula gives it, and without it does not.
 
-
-def _by_experiment(evidence: Evidence, search: Search, explanation: Explanation) -> list[NamedFault]:
-    """What is left once the formula has said its part, told by the probes that differ from a plain one in one aspect."""
-    suspects, known = explanation.suspects, set(QUANTITIES) - set(explanation.unknown)
-    left = [t for t in evidence.special if known & set(_not_given(search, suspects, t))]
-    found = behaviour.input_not_saved(left) + behaviour.layout_dependent(left)
-    over_y = [t for t in left if t.case.overwrite == "y"]  # no entry: nobody hands out y and reads it again
-    return found + (_unknown(evidence.special, wrong_in(over_y)) if over_y else [])
-
-
-def _unexplained(search: Search, suspects: tuple[Suspect, ...], trials: list[Trial]) -> list[Trial]:
-    """The trials in which something is wrong that the formula with these mistakes does not give."""
-    return [trial for trial in trials if _not_given(search, suspects, trial)]
+    The second half is for what no formula is about: the right numbers in an array of the wrong shape.
+    """
+    suspects = part.first.suspects
+    if not suspects or name in part.first.unknown or search.reproduces((), [trial], name):
+        return False
+    return search.reproduces(suspects, [trial], name)
 
 
 def _not_given(search: Search, suspects: tuple[Suspect, ...], trial: Trial) -> list[str]:
     """The quantities of a trial that the formula with these mistakes does not give."""
     names = trial.comparisons if suspects else trial.wrong  # without mistakes the verdict has said it already
     return [name for name in names if not search.reproduces(suspects, [trial], name)]
-
-
-def _left_over(evidence: Evidence, found: list[NamedFault]) -> list[NamedFault]:
-    """What no finding accounts for: wrong in float32 alone, at a large mean, in a random case..."""
-    accounted = {name for fault in found for name in fault.quantities}
-    accounted |= set(wrong_in(evidence.regular))
-    # Where it raised, all that comes after is missing; that is of one cause with what is accounted for.
-    others = [t for t in evidence.loose if not (t.seen.raised and accounted & set(t.wrong))]
-    wrong = tuple(name for name in wrong_in(others) if name not in accounted)
-    return _unknown(evidence.with_one_random, wrong) if wrong or not found else []
-
-
-def _unknown(trials: list[Trial], quantities: tuple[str, ...]) -> list[NamedFault]:
-    summary = f"No known mistake gives these numbers: {', '.join(quantities) or 'nothing'} wrong."
-    return [NamedFault("unknown", "mistake", quantities, summary, "", describe_unknown(trials, quantities))]
-
-
-def _in_order(found: list[NamedFault]) -> list[NamedFault]:
-    """Each name once, mistakes before conventions, the unknown last."""
-    once: dict[str, NamedFault] = {}
-    for fault in found:
-        once.setdefault(fault.id, fault)
-    return sorted(once.values(), key=lambda fault: (fault.id == "unknown", fault.kind == "convention"))

@@ -4,6 +4,7 @@ Every explainer of `diagnose` asks for the subset that it needs. This module kno
 do in them; it runs no formula and names no mistake.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from math import prod
@@ -12,7 +13,8 @@ from reference.cases.case import Case
 from reference.diagnosis.faults import FAULTS
 from reference.kinds import Kind
 from reference.subjects.observation import Finding
-from reference.truth.verdict import Trial
+from reference.truth.exact import GRADIENTS
+from reference.truth.verdict import Trial, wrong_in
 
 # Data whose right and wrong results are not made of rounding alone, and which no cautious layer treats in a way of its own.
 REGULAR = ("unit", "shifted", "integers", "small", "large", "offset 1e2")
@@ -71,7 +73,8 @@ class Evidence:
         """The probes whose numbers are for a formula to explain: nothing that the layer was seen to do has spoilt them."""
         numbers = [t for t in self.trials if not self.told_by_behaviour(t)]
         if self.no_eval_backward:  # nothing can be said of a gradient that is not there, nor of what a failed call left
-            numbers = [t for t in numbers if not statistics_given(t.case) and t.case.history != "eval between"]
+            numbers = [t for t in numbers if t.case.history != "eval between"]
+            numbers = [_forward_alone(t) if statistics_given(t.case) else t for t in numbers]
         return numbers
 
     @cached_property
@@ -88,7 +91,7 @@ class Evidence:
     def _tiny(self) -> list[Trial]:
         """Of tiny numbers a wrong gradient is made of rounding alone, but y tells a clamped variance from a missing eps."""
         tiny = [t for t in self.numbers if t.case.data == "tiny" and t.case.dtype == "float64" and plain(t.case)]
-        return [replace(t, comparisons={"y": t.comparisons["y"]}) for t in tiny if "y" in t.comparisons]
+        return [_reduced(t, ("y",)) for t in tiny if "y" in t.comparisons]
 
     @cached_property
     def large(self) -> list[Trial]:
@@ -100,16 +103,23 @@ class Evidence:
         """Those that differ from a plain case in one aspect: overwritten arrays, or another place in memory."""
         return [t for t in self.regular if not plain(t.case)]
 
-    @cached_property
-    def loose(self) -> list[Trial]:
-        """The failing trials, random ones too, that nothing the layer was seen to do accounts for."""
-        left = [t for t in self.failing if not self.told_by_behaviour(t)]
-        return [t for t in left if t.case.training] if self.no_eval_backward else left
+    # --- what there is to account for ---------------------------------------------------------------------------------
 
     @cached_property
-    def with_one_random(self) -> list[Trial]:
-        """The probes and one failing case that is none of them; the other such cases are tries to make that one smaller."""
-        return [*self.trials, *[t for t in self.failing if t not in self.trials][:1]]
+    def random(self) -> list[Trial]:
+        """The failing case that is none of the probes; those after the first are tries to make that one smaller."""
+        designed = {trial.case for trial in self.trials}
+        return [trial for trial in self.failing if trial.case not in designed][:1]
+
+    @cached_property
+    def counted(self) -> list[Trial]:
+        """All trials that the report's table counts, as far as they can have failed."""
+        return [*self.trials, *self.random]
+
+    @cached_property
+    def wrong(self) -> tuple[str, ...]:
+        """The quantities that the report's table calls wrong."""
+        return wrong_in(self.counted)
 
 
 def plain(case: Case) -> bool:
@@ -120,6 +130,15 @@ def plain(case: Case) -> bool:
 def statistics_given(case: Case) -> bool:
     """Whether it is BatchNorm with its running statistics."""
     return not case.training and case.tracks
+
+
+def _reduced(trial: Trial, names: Iterable[str]) -> Trial:
+    """The trial as if only these quantities had been compared."""
+    return replace(trial, comparisons={name: c for name, c in trial.comparisons.items() if name in names})
+
+
+def _forward_alone(trial: Trial) -> Trial:
+    return _reduced(trial, set(trial.comparisons) - set(GRADIENTS))
 
 
 def _regular(trial: Trial) -> bool:

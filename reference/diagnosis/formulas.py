@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from reference.cases.case import Array, Case
-from reference.diagnosis.faults import Variant
+from reference.diagnosis.faults import Constant, Variant
 from reference.diagnosis.suspects import Suspect
 from reference.truth import exact
 from reference.truth.compare import error_units
@@ -58,6 +58,7 @@ class Formulas:
         self.differentiable = _few_small_ones([trial.case for trial in trials])
         self._passes: dict[object, Pass] = {}
         self._derivatives: dict[object, dict[str, Array]] = {}
+        self._errors: dict[object, float] = {}
 
     def agrees(self, suspects: Suspects, trial: Trial, name: str, backward: Backward) -> bool:
         """Whether the formula with these mistakes gives the subject's `name` in this trial, to rounding."""
@@ -70,6 +71,12 @@ class Formulas:
 
     def error(self, suspects: Suspects, trial: Trial, name: str, backward: Backward) -> float:
         """How far the formula with these mistakes is from the subject's `name`, in units."""
+        key = (suspects, trial.case, name, backward)
+        if key not in self._errors:
+            self._errors[key] = self._error(suspects, trial, name, backward)
+        return self._errors[key]
+
+    def _error(self, suspects: Suspects, trial: Trial, name: str, backward: Backward) -> float:
         case, got = trial.case, trial.seen.outcome.get(name)
         if name in GRADIENTS and any(s.fault.cached for s in suspects) and cache_does_not_fit(case):
             return 0.0  # whatever came out, or raised, can come of a cache that does not fit
@@ -94,6 +101,30 @@ class Formulas:
             forward = ()
         steps = (_NODE_BY_NODE,) if backward is Backward.NODE_BY_NODE else ()
         return self._backward_formula(case, forward, own, steps, name)
+
+    def eps_that_gives(self, suspects: Suspects, trial: Trial) -> float | None:
+        """The eps with which the formula with these mistakes gives y in a trial; None if no single one does.
+
+        y is a straight line in rstd, whatever else is wrong with it, and 1 / rstd**2 one in eps, or 1 / rstd where eps or
+        the root are out of place. So two passes tell the two lines, and every row of y tells the eps.
+        """
+        case, got = trial.case, trial.seen.outcome.get("y")
+        changes = merged(self.base, *(s.changes for s in suspects))
+        one, two = case.eps, 2 * case.eps + 1e-4
+        p, q = (exact.passes(case, merged(changes, {"eps": Constant(eps)}))[-1] for eps in (one, two))
+        if got is None or got.size != p.y.size or not p.view.axes:
+            return None
+        with np.errstate(all="ignore"):
+            slope = (q.y - p.y) / (q.rstd - p.rstd)
+            rstd = (p.rstd + (got.reshape(p.y.shape) - p.y) / slope).astype(np.float64)
+            rstd = np.median(rstd, axis=p.view.axes, keepdims=True)
+            first, second = p.rstd.astype(np.float64), q.rstd.astype(np.float64)
+            for power in (-2, -1):
+                if np.allclose(second**power - first**power, two - one, rtol=1e-6):
+                    rows = one + rstd**power - first**power
+                    eps = float(f"{np.median(rows):.2g}") if np.isfinite(rows).all() else 0.0
+                    return eps if eps > 1e-16 and (abs(rows - eps) <= 1e-3 * eps).all() else None
+        return None
 
     def _backward_formula(
         self, case: Case, forward: Suspects, own: Suspects, steps: tuple[Variant, ...], name: str

@@ -16,6 +16,8 @@ class NamedFault:
         quantities: those that it spoils here.
         summary, fix: what is wrong and what to do about it, one sentence each. wrong, right: the two formulas.
         evidence: what makes us say so.
+        alternatives: what would give the same numbers just as well, and is no other mistake beside this one: an id, or
+            several that do so together, as "id with id".
     """
 
     id: str
@@ -26,13 +28,28 @@ class NamedFault:
     evidence: str
     wrong: str = ""
     right: str = ""
+    alternatives: tuple[str, ...] = ()
 
 
-def entry(fault: Fault, quantities: Iterable[str], evidence: str) -> NamedFault:
+def entry(fault: Fault, quantities: Iterable[str], evidence: str, alternatives: tuple[str, ...] = ()) -> NamedFault:
     """An entry of the dictionary, found in a layer."""
     return NamedFault(
-        fault.id, fault.kind, tuple(quantities), fault.summary, fault.fix, evidence, fault.wrong, fault.right
+        fault.id,
+        fault.kind,
+        tuple(quantities),
+        fault.summary,
+        fault.fix,
+        evidence,
+        fault.wrong,
+        fault.right,
+        alternatives,
     )
+
+
+def unknown(quantities: tuple[str, ...], evidence: str, summary: str = "") -> NamedFault:
+    """An honest "unknown"."""
+    summary = summary or f"No known mistake gives these numbers: {', '.join(quantities)} wrong."
+    return NamedFault("unknown", "mistake", quantities, summary, "", evidence)
 
 
 def told_by(experiment: str) -> Fault:

@@ -8,12 +8,24 @@ This module knows the rules by which branches grow. What a formula gives is `for
 numbers is not looked at, and how a finding is put into words is not known here.
 """
 
+from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import combinations
 
 import numpy as np
 
+from reference.cases.case import Case
+from reference.diagnosis.faults import FAULTS, Constant
 from reference.diagnosis.formulas import Backward, Formulas, Suspects, cache_does_not_fit
-from reference.diagnosis.suspects import TRAINING, TRAINING_BY_FLAG, Explanation, Suspect, suspects_of
+from reference.diagnosis.suspects import (
+    TRAINING,
+    TRAINING_BY_FLAG,
+    Explanation,
+    Limit,
+    Suspect,
+    suspects_of,
+    with_constant,
+)
 from reference.kinds import Kind
 from reference.truth import exact
 from reference.truth.convention import Convention
@@ -35,10 +47,25 @@ class Search:
         self.trials = sorted(trials, key=lambda trial: (not trial.wrong, np.prod(trial.case.shape) * trial.case.calls))
         self.suspects = suspects_of(kind, trials, convention.changes)
         self.formulas = Formulas(self.trials, convention.changes)
+        self.constant_entry = next((f for f in FAULTS.values() if f.constant and kind.name in f.layers), None)
+        self.limit: Limit | None = None
+        self.pairs = True
 
-    def explain(self) -> list[Explanation]:
-        """The shortest explanations; several if they tie."""
-        branches = [Explanation()]
+    def within(self, holds: Callable[[Case], bool], limit: Limit | None, pairs: bool) -> "Search":
+        """The same search among some of the trials, for mistakes that are made in some passes alone.
+
+        What was computed is shared: most of it has been asked for before. pairs: whether two mistakes at once are tried.
+        """
+        other = copy(self)
+        other.trials = [trial for trial in self.trials if holds(trial.case)]
+        # what needs an earlier call shows in later ones alone anyway
+        other.suspects = [s if s.fault.stateful else s.limited(limit) for s in self.suspects]
+        other.limit, other.pairs = limit, pairs
+        return other
+
+    def explain(self, start: Sequence[Explanation] = (Explanation(),)) -> list[Explanation]:
+        """The shortest explanations, each with the mistakes of one of `start`; several if they tie."""
+        branches = list(start)
         for part, name in self._stages():
             branches = _distinct(self._grown(branches, part, name))[:BRANCHES]
         whole = [self._without_idle(branch) for branch in branches if self._holds(branch)]
@@ -75,6 +102,7 @@ class Search:
             self._right_in_spite_of_the_forward,
             self._unknown_for_its_forward,
             self._with_one_more,
+            self._with_a_constant,
             self._with_two_more,
         )
         for rule in rules:
@@ -118,8 +146,30 @@ class Search:
         """The branches with one more mistake."""
         return self._longer(branches, part, name, 1)
 
+    def _with_a_constant(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """The first branches with a constant of the layer's own, beside none or one more mistake.
+
+        The constant was measured as if the rest were right. Beside another mistake of the forward it is another one.
+        """
+        entry = self.constant_entry
+        telling = next((t for t in part if t.case.data == "small"), None)
+        if name != "y" or entry is None or telling is None or name not in telling.comparisons:
+            return []
+        found = []
+        for branch in branches[:PAIRED]:
+            fresh = [s for s in self._fresh(branch, part, name) if not s.fault.constant]
+            for more in ((), *((s,) for s in fresh)) if entry.id not in branch.ids else ():
+                value = self.formulas.eps_that_gives(branch.suspects + more, telling)
+                if value is not None:
+                    constant = with_constant(entry, {entry.constant: Constant(value)}).limited(self.limit)
+                    if self.reproduces((*branch.suspects, *more, constant), part, name):
+                        found.append(branch.with_suspects((*more, constant)))
+        return found
+
     def _with_two_more(self, branches: Branches, part: list[Trial], name: str) -> Branches:
         """The first branches with two more mistakes; of all branches there would be too many pairs."""
+        if not self.pairs:
+            return []
         return self._longer(branches[:PAIRED], part, name, 2)
 
     # --- what the rules are made of -----------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
                 "summary": fault.summary,
                 "fix": fault.fix,
                 "evidence": fault.evidence,
+                "alternatives": list(fault.alternatives),
             }
             for fault in result.faults
         ],

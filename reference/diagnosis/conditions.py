@@ -32,6 +32,7 @@ class Condition(NamedTuple):
     words: str
     holds: Callable[[Case], bool]
     aspect: tuple[str, ...]
+    likely: float = 0.0  # how many of the probes that meet it must fail, of those that are else like a failing one
 
 
 def _per_group(case: Case) -> int:
@@ -87,19 +88,21 @@ CONDITIONS = (
     Condition("at a large eps", lambda c: c.eps >= 0.1, ("eps",)),
     Condition("where eps is not 1e-5", lambda c: c.eps != 1e-5, ("eps",)),
     Condition("at a batch of 1", lambda c: c.shape[0] == 1, SIZES),
-    Condition("at a batch of more than 1", lambda c: c.shape[0] > 1, SIZES),
-    Condition("at a large batch", lambda c: c.shape[0] > 60, SIZES),
-    Condition("at large sizes", lambda c: max(c.shape) > 30, SIZES),
-    Condition("where the batch size is odd", lambda c: c.shape[0] % 2 == 1, SIZES),
+    Condition("at a batch of more than 1", lambda c: c.shape[0] > 1, SIZES, 0.5),
+    Condition("at a large batch", lambda c: c.shape[0] > 60, SIZES, 0.3),
+    Condition("at large sizes", lambda c: max(c.shape) > 30, SIZES, 0.3),
+    Condition("where the batch size is odd", lambda c: c.shape[0] % 2 == 1, SIZES, 0.5),
     Condition("where N == C", lambda c: c.shape[0] == c.shape[1], SIZES),
-    Condition("with one channel a group", lambda c: c.kind.has_groups and _per_group(c) == 1, SIZES),
-    Condition("with more than one channel a group", lambda c: c.kind.has_groups and _per_group(c) > 1, SIZES),
-    Condition("with one group", lambda c: c.options.get("num_groups") == 1, SIZES),
-    Condition("with more than one group", lambda c: c.options.get("num_groups", 0) > 1, SIZES),
+    Condition("with one channel a group", lambda c: c.kind.has_groups and _per_group(c) == 1, SIZES, 0.5),
+    Condition("with more than one channel a group", lambda c: c.kind.has_groups and _per_group(c) > 1, SIZES, 0.5),
+    Condition("with one group", lambda c: c.options.get("num_groups") == 1, SIZES, 0.5),
+    Condition("with more than one group", lambda c: c.options.get("num_groups", 0) > 1, SIZES, 0.5),
     Condition(
-        "with several normalized axes", lambda c: c.kind.normalizes_features and len(c.parameter_shape) > 1, SIZES
+        "with several normalized axes", lambda c: c.kind.normalizes_features and len(c.parameter_shape) > 1, SIZES, 0.5
     ),
-    Condition("with one normalized axis", lambda c: c.kind.normalizes_features and len(c.parameter_shape) == 1, SIZES),
+    Condition(
+        "with one normalized axis", lambda c: c.kind.normalizes_features and len(c.parameter_shape) == 1, SIZES, 0.5
+    ),
     Condition(
         "where gamma is not the same everywhere",
         lambda c: c.has_gamma and c.affine_values in ("random", "some zero"),
@@ -110,17 +113,17 @@ CONDITIONS = (
     Condition("with gamma", lambda c: c.has_gamma, AFFINE),
     Condition("without gamma", lambda c: not c.has_gamma, AFFINE),
     Condition("with bias=False", lambda c: c.has_gamma and not c.options.get("bias", True), AFFINE),
-    Condition("where H differs from W", lambda c: len(c.shape) == 4 and c.shape[2] != c.shape[3], SIZES),
-    Condition("where H or W is 1", lambda c: len(c.shape) == 4 and 1 in c.shape[2:], SIZES),
-    Condition("where W is more than 1", lambda c: len(c.shape) > 2 and c.shape[-1] > 1, SIZES),
+    Condition("where H differs from W", lambda c: len(c.shape) == 4 and c.shape[2] != c.shape[3], SIZES, 0.5),
+    Condition("where H or W is 1", lambda c: len(c.shape) == 4 and 1 in c.shape[2:], SIZES, 0.5),
+    Condition("where W is more than 1", lambda c: len(c.shape) > 2 and c.shape[-1] > 1, SIZES, 0.5),
     Condition(
-        "where as many numbers share a mean as are no power of two", lambda c: not _power_of_two(c.sharing), SIZES
+        "where as many numbers share a mean as are no power of two", lambda c: not _power_of_two(c.sharing), SIZES, 0.5
     ),
-    Condition("where an axis has an odd size", lambda c: any(size % 2 for size in c.shape[1:]), SIZES),
-    Condition("where C is odd", lambda c: c.shape[1] % 2 == 1, SIZES),
+    Condition("where an axis has an odd size", lambda c: any(size % 2 for size in c.shape[1:]), SIZES, 0.5),
+    Condition("where C is odd", lambda c: c.shape[1] % 2 == 1, SIZES, 0.5),
     *(Condition(f"in {rank}D", partial(_has_rank, rank), SIZES) for rank in (2, 3, 4, 5)),
-    Condition("beyond 2D", lambda c: len(c.shape) > 2, SIZES),
-    Condition("with spatial axes", lambda c: prod(c.shape[2:]) > 1, SIZES),
+    Condition("beyond 2D", lambda c: len(c.shape) > 2, SIZES, 0.5),
+    Condition("with spatial axes", lambda c: prod(c.shape[2:]) > 1, SIZES, 0.5),
     Condition("where momentum is given", lambda c: c.options.get("momentum", 0.1) not in (None, 0.1), ("momentum",)),
 )
 
@@ -149,9 +152,14 @@ def conditions(designed: Iterable[Trial], failed: Callable[[Trial], bool]) -> li
 
 
 def _was_varied(condition: Condition, fail: list[Case], passed: list[Case]) -> bool:
-    """Whether a probe without the condition passes that is in all else like one that fails."""
+    """Whether a probe without the condition passes that is in all else like one that fails.
+
+    Sizes vary together, and a few that fail have many things in common: there most of the probes with it must fail.
+    """
     like_failing = {_but_for(case, condition.aspect) for case in fail}
-    return any(_but_for(case, condition.aspect) in like_failing for case in passed if not condition.holds(case))
+    alike = [case for case in passed if _but_for(case, condition.aspect) in like_failing]
+    meeting = sum(map(condition.holds, alike))
+    return meeting < len(alike) and len(fail) >= condition.likely * (len(fail) + meeting)
 
 
 @lru_cache(maxsize=8192)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from reference.cases.case import Case
 from reference.diagnosis.evidence import statistics_given
-from reference.diagnosis.search import Search
+from reference.diagnosis.search import RUNNING, Search
 from reference.diagnosis.suspects import EVAL, FIRST, LATER, TRAINING, Explanation, Limit, Suspect
+from reference.truth.verdict import wrong_in
 
 FEWEST = 2  # wrong trials of a part from which a mistake is named: in one, more than one formula may give the numbers
 
@@ -85,7 +86,7 @@ def explained(search: Search) -> list[Part]:
         cells = [[t for t in search.trials if group.holds(t.case)] for group in division]
         if not all(cells) or not any(t.wrong for t in search.trials):
             continue
-        parts = _parts(search, division)
+        parts = _believable(search, _parts(search, division))
         numbers = _explained_numbers(search, parts)
         if numbers > most:
             best, most = parts, numbers
@@ -108,9 +109,27 @@ def _parts(search: Search, division: tuple[Group, Group]) -> list[Part]:
 
 def _explained(search: Search, group: Group, start: list[Explanation]) -> Part:
     within = search.within(group.holds, group.limit if group.limit in (EVAL, LATER) else None, pairs=False)
+    if group.limit == FIRST:  # one update does not tell how the running statistics are averaged
+        within.suspects = [s for s in within.suspects if set(s.fault.quantities).isdisjoint(RUNNING)]
     if sum(bool(trial.wrong) for trial in within.trials) < FEWEST:
         within.suspects = []  # but what is known already may explain it
     return Part(group, within, within.explain(start))
+
+
+def _believable(search: Search, parts: list[Part]) -> list[Part]:
+    """The parts, without what the smaller one names if it is no matter of the division.
+
+    If the same mistake also gives numbers of the larger part that are unknown there, the smaller part has only too few
+    kinds of probes to rule it out.
+    """
+    small, large = sorted(parts, key=lambda part: len(part.search.trials))
+    everywhere = {(s.id, s.variant): s for s in search.suspects}
+    whole = tuple(everywhere.get((s.id, s.variant), s) for s in small.first.suspects)
+    for name in large.first.unknown if whole else ():
+        if any(name in t.wrong and search.reproduces(whole, [t], name) for t in large.search.trials):
+            nothing = Explanation(unknown=wrong_in(small.search.trials))
+            return [replace(part, explanations=[nothing]) if part is small else part for part in parts]
+    return parts
 
 
 def _explained_numbers(search: Search, parts: list[Part]) -> int:

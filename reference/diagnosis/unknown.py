@@ -20,6 +20,7 @@ Wrong = set[tuple[Case, str]]  # arrays that are wrong: of which case, and which
 SPECIAL = ("nan", "large", "tiny")
 FITS = 0.05  # of dx's norm that its three terms may leave unexplained
 SAME = 1e-6  # by how much the coefficients of two cases may differ
+RIGHT = 1e-9  # by how much a coefficient may differ from 1 in a right layer
 NOUGHT = 1e-9  # of the natural scale
 LARGEST = 5000  # numbers of dx up to which it is taken apart
 
@@ -143,7 +144,7 @@ def _terms(arrays: Arrays) -> str:
         values = [coefficients[name] for coefficients, _ in fits if name in coefficients]
         same = bool(values) and np.ptp(values) <= SAME * max(1.0, abs(values[0]))
         words += [f"{name} {values[0]:.7g}"] if same else []
-        told |= bool(values) and not (same and abs(values[0] - 1) <= SAME)
+        told |= bool(values) and not (same and abs(values[0] - 1) <= RIGHT)
     left = max(left for _, left in fits)
     if not told or not words:
         return ""  # that nothing is the matter with those that could be fitted does not help

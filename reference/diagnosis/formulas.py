@@ -81,8 +81,8 @@ class Formulas:
         if name in GRADIENTS and any(s.fault.cached for s in suspects) and cache_does_not_fit(case):
             return 0.0  # whatever came out, or raised, can come of a cache that does not fit
         if got is None:
-            left_out = any(s.fault.absent and name in s.fault.quantities for s in suspects)
-            return 0.0 if left_out else np.inf
+            absent = any(s.fault.absent and name in s.fault.quantities for s in suspects)
+            return 0.0 if absent and not trial.seen.raised else np.inf
         try:
             predicted = self.predicted(suspects, case, name, backward)
         except (ValueError, IndexError):  # two changes whose shapes do not go together

@@ -102,6 +102,7 @@ class Search:
             self._right_in_spite_of_the_forward,
             self._unknown_for_its_forward,
             self._with_one_more,
+            self._with_one_more_in_training_only,
             self._with_a_constant,
             self._with_two_more,
         )
@@ -145,6 +146,20 @@ class Search:
     def _with_one_more(self, branches: Branches, part: list[Trial], name: str) -> Branches:
         """The branches with one more mistake."""
         return self._longer(branches, part, name, 1)
+
+    def _with_one_more_in_training_only(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """The branches with a mistake of memory that is made in training mode alone.
+
+        It shows in training too, where a pass in eval mode came between.
+        """
+        if not any(t.case.kind.tracks and t.case.history == "eval between" for t in part):
+            return []
+        found = []
+        for branch in branches:
+            fresh = [s for s in self._fresh(branch, part, name) if s.fault.stateful]
+            limited = [s.limited(limit) for limit in (TRAINING, TRAINING_BY_FLAG) for s in fresh]
+            found += [branch.with_suspects((s,)) for s in limited if self.reproduces((*branch.suspects, s), part, name)]
+        return found
 
     def _with_a_constant(self, branches: Branches, part: list[Trial], name: str) -> Branches:
         """The first branches with a constant of the layer's own, beside none or one more mistake.

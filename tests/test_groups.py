@@ -120,6 +120,11 @@ class EvalDxNegated(PlainBatchNorm):
         return -dx
 
 
+class NegatedInFloat32(npnorm.BatchNorm):
+    def backward(self, dy):
+        return -super().backward(dy) if dy.dtype == np.float32 else super().backward(dy)
+
+
 ONE = {
     "accumulating in training": (AccumulatingInTraining, "parameter-gradients-accumulate", "in training mode: "),
     "stale in training": (StaleInTraining, "stale-cache", "in training mode: "),
@@ -127,6 +132,7 @@ ONE = {
     "no eps in eval": (EvalEpsMissing, "eps-missing", "in eval mode: "),
     "eps outside in eval": (EvalEpsOutside, "eps-outside-sqrt", "in eval mode: "),
     "fixed eps in eval": (EvalFixedEps, "eps-argument-ignored", "in eval mode: "),
+    "dx negated in float32": (NegatedInFloat32, "dx-sign", "in float32: "),
     "dx negated in eval": (EvalDxNegated, "dx-sign", "in eval mode: "),
 }
 

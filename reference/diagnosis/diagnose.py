@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from reference.diagnosis import behaviour
 from reference.diagnosis.evidence import Evidence, statistics_given
-from reference.diagnosis.groups import Part, explained
+from reference.diagnosis.groups import FEWEST, NARROW, Part, explained
 from reference.diagnosis.named import NamedFault, unknown
 from reference.diagnosis.search import Search
 from reference.diagnosis.suspects import Suspect
@@ -82,19 +82,34 @@ class _Diagnosis:
         return bool(found)
 
     def _by_formula(self) -> None:
+        """Mistakes that are a change to the formula: group by group in float64, and what is left of float32 alone."""
         evidence = self.evidence
         search = Search(evidence.kind, evidence.core, self.convention)
         for part in explained(search):
             belonging = [t for t in (*evidence.core, *evidence.large, *evidence.special) if part.group.holds(t.case)]
-            given = [(t, name) for t in belonging for name in t.wrong if _is_given(search, part, t, name)]
-            causes = named_by_formula(part, given)
-            self.causes += causes
-            self.wrong -= {(trial.case, name) for trial, name in given}
-            # Where no formula can be tried, in float32 or at a large mean, the same quantity is of the same mistake.
-            tried = {trial.case for trial in evidence.regular}
-            beyond = [t for t in evidence.counted if part.group.holds(t.case) and t.case not in tried]
-            self._account(beyond, {name for cause in causes for name in cause.quantities})
+            self._name(part, belonging)
             self._by_experiment(search, part)
+        unknown_anyway = {name for case, name in self.wrong if case.dtype == "float64"}
+        alone = [t for t in evidence.narrow if self._is_left(t) and not unknown_anyway & set(t.wrong)]
+        if len(alone) >= FEWEST:
+            narrow = Search(evidence.kind, evidence.narrow, self.convention)
+            self._name(Part(NARROW, narrow, narrow.explain()), evidence.narrow)
+
+    def _name(self, part: Part, belonging: list[Trial]) -> None:
+        """Name what explains a part, and take off the account what it gives of the trials that belong to the part."""
+        given = [
+            (trial, name)
+            for trial in belonging
+            for name in trial.wrong
+            if (trial.case, name) in self.wrong and _is_given(part, trial, name)
+        ]
+        causes = named_by_formula(part, given)
+        self.causes += causes
+        self.wrong -= {(trial.case, name) for trial, name in given}
+        # Where no formula can be tried, in float32 or at a large mean, the same quantity is of the same mistake.
+        tried = {trial.case for trial in self.evidence.regular}
+        beyond = [t for t in self.evidence.counted if part.group.holds(t.case) and t.case not in tried]
+        self._account(beyond, {name for cause in causes for name in cause.quantities})
 
     def _by_experiment(self, search: Search, part: Part) -> None:
         """What is left once the formula has said its part, told by the probes that differ from a plain one in one aspect."""
@@ -128,15 +143,15 @@ class _Diagnosis:
         return any((trial.case, name) in self.wrong for name in trial.wrong)
 
 
-def _is_given(search: Search, part: Part, trial: Trial, name: str) -> bool:
+def _is_given(part: Part, trial: Trial, name: str) -> bool:
     """Whether the mistakes of a part are why a quantity is wrong: with them the formula gives it, and without it does not.
 
     The second half is for what no formula is about: the right numbers in an array of the wrong shape.
     """
     suspects = part.first.suspects
-    if not suspects or name in part.first.unknown or search.reproduces((), [trial], name):
+    if not suspects or name in part.first.unknown or part.search.reproduces((), [trial], name):
         return False
-    return search.reproduces(suspects, [trial], name)
+    return part.search.reproduces(suspects, [trial], name)
 
 
 def _not_given(search: Search, suspects: tuple[Suspect, ...], trial: Trial) -> list[str]:

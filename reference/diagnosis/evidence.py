@@ -19,6 +19,7 @@ from reference.truth.verdict import Trial, wrong_in
 # Data whose right and wrong results are not made of rounding alone, and which no cautious layer treats in a way of its own.
 REGULAR = ("unit", "shifted", "integers", "small", "large", "offset 1e2")
 CONDITIONED = 1e4  # beyond it a mean's roundoff hides in y what a formula would tell
+WELL_CONDITIONED = 10  # the same for float32
 SMALL = 1500  # numbers in all calls of a case up to which many formulas are tried on it
 
 
@@ -92,6 +93,16 @@ class Evidence:
         """Of tiny numbers a wrong gradient is made of rounding alone, but y tells a clamped variance from a missing eps."""
         tiny = [t for t in self.numbers if t.case.data == "tiny" and t.case.dtype == "float64" and plain(t.case)]
         return [_reduced(t, ("y",)) for t in tiny if "y" in t.comparisons]
+
+    @cached_property
+    def narrow(self) -> list[Trial]:
+        """The same in float32: fewer, and with fewer digits, but there are layers that are wrong in float32 alone."""
+        narrow = [
+            t for t in self.numbers if t.case.dtype == "float32" and t.case.data in REGULAR and t.case.sharing > 1
+        ]
+        return [
+            t for t in narrow if plain(t.case) and _cheap(t.case) and t.expected.truth.conditioning < WELL_CONDITIONED
+        ]
 
     @cached_property
     def large(self) -> list[Trial]:

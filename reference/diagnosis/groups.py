@@ -33,6 +33,7 @@ class Group:
 
 
 ALL = Group("", lambda case: True)
+NARROW = Group("in float32", lambda case: case.dtype == "float32")
 
 # Each divides all cases into two groups.
 DIVISIONS: tuple[tuple[Group, Group], ...] = (

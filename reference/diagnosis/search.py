@@ -34,6 +34,7 @@ from reference.truth.verdict import Trial, wrong_in
 
 BRANCHES = 32  # explanations of equal length that are followed side by side
 PAIRED = 4  # of them, for how many pairs of suspects are tried
+FEW = 12  # trials in which it is seen how far an explanation is off
 RUNNING = ("running_mean", "running_var")
 
 Branches = list[Explanation]
@@ -241,10 +242,11 @@ class Search:
 
     def worst_error(self, suspects: Suspects, names: list[str]) -> float:
         """How far the formula with these mistakes is from the subject at worst, over a few trials."""
-        some = {t.case for t in self.trials[:12]}
-        cases = self.formulas.differentiable if any(s.forward for s in suspects) else some
-        pairs = [(t, name) for t in self.trials if t.case in cases for name in names if name in t.comparisons]
-        errors = (min(self.formulas.error(suspects, *pair, way) for way in Backward) for pair in pairs)
+        few = self.trials[:FEW]
+        if any(s.forward for s in suspects):  # its backward may be the true derivative, which is taken on some alone
+            few = [t for t in self.trials if t.case in self.formulas.differentiable] or few
+        arrays = [(trial, name) for trial in few for name in names if name in trial.comparisons]
+        errors = (min(self.formulas.error(suspects, *array, way) for way in Backward) for array in arrays)
         return max(errors, default=0.0)
 
 

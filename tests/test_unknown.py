@@ -113,7 +113,11 @@ class TileLayerNorm(npnorm.LayerNorm):
 
 SAID = {  # the layer, its kind, the whole of what is said after the count
     "a power of two": (PaddedLayerNorm, "LayerNorm", "only where as many numbers share a mean as are no power of two"),
-    "an odd batch": (TwoWorkersBatchNorm, "BatchNorm", "only in training mode and where the batch size is odd and at a batch of more than 1"),
+    "an odd batch": (
+        TwoWorkersBatchNorm,
+        "BatchNorm",
+        "only in training mode and where the batch size is odd and at a batch of more than 1",
+    ),
     "an option and a mode": (
         UntrackedEvalBatchNorm, "BatchNorm", "only with track_running_stats=False and in eval mode",
     ),

@@ -225,6 +225,47 @@ def test_known_one_of_two_is_named_and_the_rest_is_unknown(layer, id, where, onl
     assert set(causes["unknown"].quantities) <= left
 
 
+class FewRowsWithoutDgamma(npnorm.LayerNorm):
+    """dgamma is made of whole blocks of 32 rows: nought for the few rows that all later calls have."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.rows = x.reshape(-1, x.shape[-1]).copy()
+        return y
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        if self.gamma is not None and self.gamma.ndim == 1:
+            whole = len(self.rows) // 32 * 32
+            off = self.rows - self.rows.mean(1, keepdims=True)
+            xhat = off / np.sqrt((off**2).mean(1, keepdims=True) + self.eps)
+            self.dgamma = (dy.reshape(xhat.shape) * xhat)[:whole].sum(0)
+        return dx
+
+
+class OneBatchLate(PlainBatchNorm):
+    """The running statistics take a batch in at the forward after it."""
+
+    late = None
+
+    def forward(self, x):
+        y = super().forward(x)
+        if self.training:
+            now = self.running_mean, self.running_var
+            self.running_mean, self.running_var = self.late or (np.zeros_like(now[0]), np.ones_like(now[1]))
+            self.late = now
+        return y
+
+
+@pytest.mark.parametrize(
+    ("layer", "like"), [(FewRowsWithoutDgamma, "LayerNorm"), (OneBatchLate, "BatchNorm")], ids=["few rows", "one late"]
+)
+def test_a_part_with_too_few_kinds_of_probes_names_nothing(layer, like):
+    """In the small part another mistake gives the same numbers: dgamma missing, running statistics not updated."""
+    report, causes = named(layer, like)
+    assert set(causes) == {"unknown"}, report
+
+
 class Textbook(npnorm.LayerNorm):
     """A LayerNorm whose variance and eps subclasses choose."""
 

@@ -309,7 +309,9 @@ FIGURES = {
     "torch_error": NUMBER,
     "cases": int,
 }
-FAULT = {"id": str, "class": str, "quantities": list, "summary": str, "fix": str, "evidence": str}
+FAULT = {
+    "id": str, "class": str, "quantities": list, "summary": str, "fix": str, "evidence": str, "alternatives": list,
+}  # fmt: skip
 EXAMPLE = {
     "case": str, "like": str, "shape": list, "config": dict, "dtype": str, "data": str, "seed": int, "training": bool,
     "calls": int, "messages": list, "script": str,

@@ -318,8 +318,13 @@ HAZARDS = {  # the same, right in ordinary use
 def test_deed_is_named(layer, id, quantity, words):
     report = verdict(layer)
     assert not report.passed
-    assert [(fault.id, fault.quantities) for fault in report.faults] == [(id, (quantity,))]
-    assert words in report.faults[0].evidence
+    (fault,) = report.faults
+    assert fault.id == id
+    # where it could not write, into a read-only array, all that comes after is missing, and that is of the same cause
+    wrong = {name for name, figures in report.quantities.items() if not figures.passed}
+    assert fault.quantities[0] == quantity
+    assert set(fault.quantities) == {quantity} | wrong
+    assert words in fault.evidence
 
 
 @pytest.mark.parametrize(("layer", "id", "quantity", "words"), HAZARDS.values(), ids=HAZARDS)
@@ -504,7 +509,7 @@ def test_layer_that_does_not_return_from_some_case_is_wrong():
     report = verdict(in_forward(lambda x, y: _spins() if x.shape[0] == 131 else None), timeout=1.2)
     assert not report.passed
     (fault,) = report.faults
-    assert (fault.id, fault.quantities) == ("unknown", ("y",))
+    assert (fault.id, fault.quantities) == ("unknown", ("y", "dx", "dgamma", "dbeta"))
     assert fault.evidence.startswith("no answer within 1.2 s in first forward of LayerNorm(")
     assert "the time of 1.2 s was over after" in report.not_covered["some cases"]
 

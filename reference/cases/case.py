@@ -21,6 +21,7 @@ DTYPES = ("float64", "float32", "float16")
 ANOTHER = "another alive"
 DATA = ("unit", "shifted", "integers", "small", "constant", "tiny", "large", "offset 1e2", "offset 1e4", "offset 1e6")
 LAYOUTS = ("C", "read-only", "F", "strided", "flipped", "transposed", "sliced")
+CONTIGUOUS = ("C", "read-only", "sliced")  # of them: the numbers lie one after the other, in the order of the indices
 AFFINE_VALUES = ("random", "uniform", "unit", "some zero")
 
 # Magnitudes whose squares, cubes and inverse cubes a dtype still holds: a layer may form any of them.
@@ -110,6 +111,11 @@ class Case:
     def tracks(self) -> bool:
         """Whether the layer has running statistics."""
         return self.kind.tracks and bool(self.options.get("track_running_stats", True))
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether x and dy both are, so that a layer may read them in the order of memory."""
+        return self.layout in CONTIGUOUS and self.dy_layout in CONTIGUOUS
 
     @property
     def sharing(self) -> int:

@@ -11,7 +11,7 @@ from reference.subjects.guard import attempt
 
 
 class Unusable(Exception):
-    """What was asked for cannot be done; the text says what and how to mend it."""
+    """What was asked for cannot be done; the text says what and how to fix it."""
 
 
 def load(subject: str) -> Any:

@@ -1,6 +1,9 @@
-"""A mistake by its name: what the diagnosis returns and a report shows. Plain data."""
+"""A mistake by its name: what the diagnosis returns and a report shows. Plain data, and how it is made of an entry."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from reference.diagnosis.faults import FAULTS, Fault
 
 
 @dataclass(frozen=True)
@@ -13,6 +16,8 @@ class NamedFault:
         quantities: those that it spoils here.
         summary, fix: what is wrong and what to do about it, one sentence each. wrong, right: the two formulas.
         evidence: what makes us say so.
+        alternatives: what would give the same numbers just as well, and is no other mistake beside this one: an id, or
+            several that do so together, as "id with id".
     """
 
     id: str
@@ -23,3 +28,31 @@ class NamedFault:
     evidence: str
     wrong: str = ""
     right: str = ""
+    alternatives: tuple[str, ...] = ()
+
+
+def entry(fault: Fault, quantities: Iterable[str], evidence: str, alternatives: tuple[str, ...] = ()) -> NamedFault:
+    """An entry of the dictionary, found in a layer."""
+    return NamedFault(
+        fault.id,
+        fault.kind,
+        tuple(quantities),
+        fault.summary,
+        fault.fix,
+        evidence,
+        fault.wrong,
+        fault.right,
+        alternatives,
+    )
+
+
+def unknown(quantities: tuple[str, ...], evidence: str, summary: str = "") -> NamedFault:
+    """An honest "unknown"."""
+    summary = summary or f"No known mistake gives these numbers: {', '.join(quantities)} wrong."
+    return NamedFault("unknown", "mistake", quantities, summary, "", evidence)
+
+
+def told_by(experiment: str) -> Fault:
+    """The entry that an experiment tells, one of `faults.entry.EXPERIMENTS`."""
+    (fault,) = (fault for fault in FAULTS.values() if fault.told_by == experiment)
+    return fault

@@ -65,6 +65,7 @@ def _fault(fault: NamedFault) -> dict[str, Any]:
         "summary": fault.summary,
         "fix": fault.fix,
         "evidence": fault.evidence,
+        "alternatives": list(fault.alternatives),
     }
 
 

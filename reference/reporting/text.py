@@ -103,6 +103,8 @@ def _fault(fault: NamedFault) -> Iterator[RenderableType]:
     lines = [fault.summary]
     if fault.wrong:
         lines += [f"  here:   {fault.wrong}", f"  right:  {fault.right}"]
+    if fault.alternatives:
+        lines.append(f"or: {', or '.join(fault.alternatives)}, which would give the same numbers")
     lines.append(f"evidence: {fault.evidence}")
     if fault.fix:
         lines.append(f"fix: {fault.fix}")
@@ -110,8 +112,9 @@ def _fault(fault: NamedFault) -> Iterator[RenderableType]:
 
 
 def _consistency(report: CheckResult) -> str:
+    forward = report.quantities.get("y")
     match report.backward_is_derivative_of_forward:
-        case True:
+        case True if forward is not None and not forward.passed:
             return "\nits backward is the derivative of its own forward: the forward is not this normalization"
         case False:
             return "\nits backward is not the derivative of its own forward"

@@ -24,6 +24,8 @@ BATCH = ("BatchNorm",)
 RMS = ("RMSNorm",)
 
 CLASSES = ("mistake", "convention", "hazard")
+# Trials that differ in one aspect from others, by what they tell.
+EXPERIMENTS = ("eval mode", "memory layout", "precision")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Fault:
         stateful: whether it needs an earlier call to show; the formula is then run over all calls of a case.
         cached: whether it works on an earlier call's arrays, so that anything may come out, an exception too, where
             there was no earlier call or one of another size.
+        told_by: the experiment that tells it where no formula does, one of `EXPERIMENTS`; "" where a formula does, or
+            where the layer was seen to do it.
         absent: whether what it spoils may be None rather than a wrong number.
         writes: whether the layer writes into the caller's arrays, so that it raises where they are read-only.
         covers: the ids of what is then seen too, and is not told beside it.
@@ -68,6 +72,7 @@ class Fault:
     forward: bool = False
     stateful: bool = False
     cached: bool = False
+    told_by: str = ""
     absent: bool = False
     writes: bool = False
     covers: tuple[str, ...] = ()

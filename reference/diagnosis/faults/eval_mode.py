@@ -105,6 +105,7 @@ ENTRIES = (
     ),
     Fault(
         id="eval-backward-missing",
+        told_by="eval mode",
         summary="There is no backward in eval mode: it raises, or returns None.",
         fix="In eval mode return gamma * dy / sqrt(running_var + eps), and set dgamma and dbeta.",
         wrong="raise, or return None  # in eval mode",

@@ -45,6 +45,7 @@ ENTRIES = (
     ),
     Fault(
         id="layout-dependent",
+        told_by="memory layout",
         summary="The numbers are wrong where x or dy is not contiguous in memory.",
         fix="Do not rely on the order in memory: no ravel(order='K'), no strides of one's own; np.ascontiguousarray first.",
         wrong="x.ravel(order='K')",
@@ -63,6 +64,7 @@ ENTRIES = (
     ),
     Fault(
         id="dtype-demoted",
+        told_by="precision",
         summary="Precision is lost on the way: float64 in, float32's precision out.",
         fix="Compute in x.dtype, or wider.",
         wrong="x.astype(np.float32)",

@@ -87,7 +87,9 @@ def check(
     with torch_layers.one_thread():
         if examples and (minimize or not failing):
             failing += run.at_random(discovery.scope, failing, seed, examples)
-        consistent = None if run.unfinished else backward_is_derivative(subject, discovery.scope, run.clock, [*trials, *failing])
+        consistent = (
+            None if run.unfinished else backward_is_derivative(subject, discovery.scope, run.clock, [*trials, *failing])
+        )
         faults = diagnose(kind, trials, failing, run.convention) if failing else []
         faults += starting_conventions(discovery.findings, {*accept, *(fault.id for fault in faults)})
         hazards = hazards_of(run.hazardous)

@@ -8,11 +8,13 @@ from math import prod
 
 import numpy as np
 
+from reference.cases.case import ANOTHER
 from reference.diagnosis.evidence import Evidence
 from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.named import NamedFault, entry, told_by, unknown
+from reference.diagnosis.precision import one_pass_variance
 from reference.truth.compare import roundoff
-from reference.truth.exact import GRADIENTS, passes
+from reference.truth.exact import GRADIENTS, Changes, passes
 from reference.truth.verdict import Trial, wrong_in
 
 FEWEST = 12  # numbers in a row that make its error's pattern more than chance
@@ -50,18 +52,24 @@ def eval_backward_missing(evidence: Evidence) -> list[NamedFault]:
     return [entry(told_by("eval mode"), missing, f"in eval mode: {trials[0].seen.problems['dx']}")]
 
 
-def input_not_saved(left: list[Trial]) -> list[NamedFault]:
-    """Wrong only where the caller wrote into x between forward and backward."""
-    over_x = [t for t in left if t.case.overwrite == "x"]
-    if not over_x or any(t.case.overwrite == "y" for t in left):
+def another_alive(left: list[Trial]) -> list[NamedFault]:
+    """Wrong only where another layer of the class is at work between forward and backward."""
+    beside = [t for t in left if t.case.history == ANOTHER]
+    if not beside:
         return []
-    words = f"right until x is overwritten before backward: {over_x[0].case}"
-    return [entry(told_by("x overwritten"), wrong_in(over_x), words)]
+    words = f"right alone, wrong while another layer of the class is in use: {beside[0].case}"
+    return [entry(told_by("another layer alive"), wrong_in(beside), words)]
+
+
+def one_pass(evidence: Evidence, changes: Changes) -> list[NamedFault]:
+    """A variance that cancels at a large mean: no formula is wrong, digits are lost."""
+    words = one_pass_variance(evidence.trials, changes)
+    return [entry(told_by("large mean"), evidence.wrong, words)] if words else []
 
 
 def layout_dependent(left: list[Trial]) -> list[NamedFault]:
     """Wrong only where x or dy lies in memory in another order."""
-    strided = [t for t in left if not t.case.overwrite]
+    strided = [t for t in left if not t.case.contiguous]
     if not strided:
         return []
     layouts = sorted({t.case.layout if t.case.layout != "C" else f"dy {t.case.dy_layout}" for t in strided})

@@ -10,10 +10,11 @@ explained, and must not know how reports look.
 from collections.abc import Iterable
 from dataclasses import replace
 
+from reference.cases.case import ANOTHER
 from reference.diagnosis import behaviour
 from reference.diagnosis.evidence import Evidence, statistics_given
 from reference.diagnosis.groups import FEWEST, NARROW, Part, explained
-from reference.diagnosis.named import NamedFault, unknown
+from reference.diagnosis.named import NamedFault, in_formulas_of, told_by, unknown
 from reference.diagnosis.search import Search
 from reference.diagnosis.suspects import Suspect
 from reference.diagnosis.unknown import Wrong, described
@@ -22,6 +23,8 @@ from reference.kinds import Kind
 from reference.truth.convention import Convention
 from reference.truth.exact import GRADIENTS, QUANTITIES
 from reference.truth.verdict import Trial, wrong_in
+
+ALIVE = "another layer alive"
 
 
 def diagnose(kind: Kind, trials: list[Trial], failing: list[Trial], convention: Convention) -> list[NamedFault]:
@@ -60,7 +63,7 @@ class _Diagnosis:
             names = tuple(name for name in QUANTITIES if name in left)
             words = described(self.evidence.trials, self.evidence.random, self.wrong)
             self.causes.append(unknown(names, words))
-        return one_a_name(self.causes)
+        return [in_formulas_of(self.evidence.kind, cause) for cause in one_a_name(self.causes)]
 
     # --- the explainers, in their order -------------------------------------------------------------------------------
 
@@ -76,6 +79,7 @@ class _Diagnosis:
     def _by_precision(self) -> bool:
         """Whether all that a formula would be held against is rounding; then none is tried."""
         found = behaviour.precision_lost(self.evidence) if any(t.wrong for t in self.evidence.core) else []
+        found = found or behaviour.one_pass(self.evidence, self.convention.changes)
         self.causes += found
         for cause in found:
             self._account(self.evidence.counted, cause.quantities)
@@ -116,10 +120,10 @@ class _Diagnosis:
         special = [t for t in self.evidence.special if part.group.holds(t.case)]
         known = set(QUANTITIES) - set(part.first.unknown)
         left = [t for t in special if known & set(_not_given(search, part.first.suspects, t))]
-        for found, overwritten in ((behaviour.input_not_saved(left), "x"), (behaviour.layout_dependent(left), "")):
+        for found in (behaviour.another_alive(left), behaviour.layout_dependent(left)):
             self.causes += found
             if found:
-                self._account(t for t in left if t.case.overwrite == overwritten)
+                self._account(t for t in left if (t.case.history == ANOTHER) == (found[0].id == told_by(ALIVE).id))
 
     def _by_consequence(self) -> None:
         """Where a layer raised, all that comes after is missing; that is of one cause with what is accounted for."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from math import prod
 
-from reference.cases.case import Case
+from reference.cases.case import ANOTHER, Case
 from reference.diagnosis.faults import FAULTS
 from reference.kinds import Kind
 from reference.subjects.observation import Finding
@@ -20,6 +20,7 @@ from reference.truth.verdict import Trial, wrong_in
 REGULAR = ("unit", "shifted", "integers", "small", "large", "offset 1e2")
 CONDITIONED = 1e4  # beyond it a mean's roundoff hides in y what a formula would tell
 WELL_CONDITIONED = 10  # the same for float32
+ENDS = ("timeout", "backward-raises", "forward-raises")  # findings after which there are no numbers
 SMALL = 1500  # numbers in all calls of a case up to which many formulas are tried on it
 
 
@@ -52,7 +53,7 @@ class Evidence:
 
     def told_by_behaviour(self, trial: Trial) -> bool:
         """Whether a trial failed only because the layer could not write where it wanted to, or had no numbers in time."""
-        if any(finding.id == "timeout" for finding in trial.findings):
+        if any(finding.id in ENDS for finding in trial.findings):
             return True
         read_only = "read-only" in (trial.case.layout, trial.case.dy_layout)
         return self.writes and bool(trial.seen.raised or trial.case.overwrite or read_only)
@@ -135,7 +136,7 @@ class Evidence:
 
 def plain(case: Case) -> bool:
     """Whether nothing about its arrays is special."""
-    return not case.overwrite and case.contiguous
+    return case.contiguous and case.history != ANOTHER
 
 
 def statistics_given(case: Case) -> bool:
@@ -155,7 +156,7 @@ def _forward_alone(trial: Trial) -> Trial:
 def _regular(trial: Trial) -> bool:
     case = trial.case
     # where a row is one number, xhat is nought, and a wrong formula is made of rounding alone
-    enough = case.data in REGULAR and case.sharing > 1
+    enough = case.data in REGULAR and case.sharing > 1 and 0 not in case.shape
     return case.dtype == "float64" and enough and trial.expected.truth.conditioning < CONDITIONED
 
 

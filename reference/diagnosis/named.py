@@ -1,9 +1,10 @@
 """A mistake by its name: what the diagnosis returns and a report shows. Plain data, and how it is made of an entry."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reference.diagnosis.faults import FAULTS, Fault
+from reference.kinds import Kind
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class NamedFault:
 
     Attributes:
         id: as in the dictionary, or "unknown".
-        kind: "mistake" or "convention".
+        kind: "mistake", "convention" or "hazard".
         quantities: those that it spoils here.
         summary, fix: what is wrong and what to do about it, one sentence each. wrong, right: the two formulas.
         evidence: what makes us say so.
@@ -50,6 +51,14 @@ def unknown(quantities: tuple[str, ...], evidence: str, summary: str = "") -> Na
     """An honest "unknown"."""
     summary = summary or f"No known mistake gives these numbers: {', '.join(quantities)} wrong."
     return NamedFault("unknown", "mistake", quantities, summary, "", evidence)
+
+
+def in_formulas_of(kind: Kind, cause: NamedFault) -> NamedFault:
+    """The same with the formulas as they are for this kind of layer."""
+    if cause.id not in FAULTS:
+        return cause
+    fault = FAULTS[cause.id]
+    return replace(cause, wrong=fault.wrong_for(kind), right=fault.right_for(kind), fix=fault.fix_for(kind))
 
 
 def told_by(experiment: str) -> Fault:

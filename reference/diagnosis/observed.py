@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reference.diagnosis.faults import FAULTS
-from reference.diagnosis.named import NamedFault
+from reference.diagnosis.named import NamedFault, entry
 from reference.subjects.observation import Finding
 from reference.truth.exact import QUANTITIES
 from reference.truth.verdict import Trial
@@ -20,7 +20,7 @@ def hazards_of(trials: Sequence[Trial]) -> list[NamedFault]:
         concerned = {finding.quantity for _, finding in pairs}
         trial, finding = pairs[0]
         evidence = f"{finding.detail}: {trial.case}"
-        found.append(_named(id, tuple(name for name in QUANTITIES if name in concerned), evidence))
+        found.append(entry(FAULTS[id], (name for name in QUANTITIES if name in concerned), evidence))
     return found
 
 
@@ -32,10 +32,5 @@ def starting_conventions(findings: Sequence[Finding], known: set[str]) -> list[N
             finding.id
         )
         if finding.id not in known and follows not in known:
-            found.append(_named(finding.id, (), finding.detail))
+            found.append(entry(FAULTS[finding.id], (), finding.detail))
     return found
-
-
-def _named(id: str, quantities: tuple[str, ...], evidence: str) -> NamedFault:
-    fault = FAULTS[id]
-    return NamedFault(id, fault.kind, quantities, fault.summary, fault.fix, evidence, fault.wrong, fault.right)

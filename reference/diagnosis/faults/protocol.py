@@ -31,6 +31,7 @@ ENTRIES = (
     ),
     Fault(
         id="instances-share-state",
+        told_by="another layer alive",
         summary="Two layers of the class share what each should have for itself: a cache, gamma, the mode.",
         fix="Keep it on self, set in __init__ or in forward; not on the class, in the module or in a default argument.",
         wrong="class Norm: cache = {}",

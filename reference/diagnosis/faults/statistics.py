@@ -38,6 +38,7 @@ ENTRIES = (
     ),
     Fault(
         id="one-pass-variance",
+        told_by="large mean",
         summary="The variance is the difference of two large numbers, which loses all digits where the mean is large.",
         fix="Subtract the mean first: var = ((x - mean)**2).mean().",
         wrong="var = mean(x**2) - mean(x)**2",

@@ -210,7 +210,6 @@ ROWS = (
     unknown("GroupNorm", LastOddChannelSkippedGroupNorm, "y dx dgamma", "index lists; C odd only; own backward"),
     unknown("GroupNorm", GammaFlippedGroupNorm, "y dx", "index lists; y and dx flipped, dgamma is not"),
     unknown("GroupNorm", GammaRolledGroupNorm, "y dx dgamma", "index lists; the derivative of the forward"),
-    unknown("RMSNorm", OnePlusGammaRMSNorm, "y dx", "axes; the derivative of the forward"),
     unknown("RMSNorm", ExponentialGammaRMSNorm, "y dx dgamma", "axes; the derivative of the forward"),
     unknown("LayerNorm", MagnitudeOfGammaLayerNorm, "y dx", "axes; where gamma < 0; dgamma as if it were not"),
     unknown("LayerNorm", TenthOfBetaLayerNorm, "y", "axes; dbeta is the right layer's"),

@@ -58,7 +58,7 @@ class Case:
             with one and the same array for every x, "eval between" with every second one in eval mode, "another alive" with
             another layer of the class at work between forward and backward.
         overwrite: what the caller changes in place between forward and backward: "x", "y" or nothing.
-        dy_data: "unit", or "large" for an upstream gradient of a thousand.
+        dy_data: "unit", "large" for an upstream gradient of a thousand, or "positive", whose sums grow and grow.
     """
 
     kind: Kind
@@ -229,7 +229,9 @@ def _numbers(case: Case, call: int) -> tuple[Array, Array]:
     x = case._x(rng, shape).astype(case.dtype)
     # A mean that is not zero, so that the gradient's mean term counts; never constant, which would hide it all.
     dy = rng.standard_normal(shape) + 0.3
-    return x, (1e3 * dy if case.dy_data == "large" else dy).astype(case.dtype)
+    if case.dy_data != "unit":
+        dy = 1e3 * dy if case.dy_data == "large" else np.abs(dy)
+    return x, dy.astype(case.dtype)
 
 
 @lru_cache(maxsize=16)

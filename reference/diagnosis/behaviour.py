@@ -61,6 +61,16 @@ def another_alive(left: list[Trial]) -> list[NamedFault]:
     return [entry(told_by("another layer alive"), wrong_in(beside), words)]
 
 
+def computed_in_float16(evidence: Evidence) -> list[NamedFault]:
+    """Wrong in float16 alone, and right in all wider dtypes."""
+    wrong = [trial for trial in evidence.counted if trial.wrong]
+    wider = [trial for trial in evidence.counted if trial.case.dtype != "float16"]
+    if not wrong or not wider or any(trial.case.dtype != "float16" for trial in wrong):
+        return []
+    words = f"right in wider dtypes, wrong in {len(wrong)} of the probes in float16: {wrong[0].case}"
+    return [entry(told_by("half precision"), wrong_in(wrong), words)]
+
+
 def one_pass(evidence: Evidence, changes: Changes) -> list[NamedFault]:
     """A variance that cancels at a large mean: no formula is wrong, digits are lost."""
     words = one_pass_variance(evidence.trials, changes)

@@ -68,7 +68,8 @@ def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
     if place:
         path, name = place
         positional, given = subject.constructor.arguments(case)
-        build = f"their_module.{name}({', '.join([*map(repr, positional), *(f'{theirs}={value!r}' for theirs, value in given.items())])})"
+        arguments = [*map(repr, positional), *(f"{theirs}={value!r}" for theirs, value in given.items())]
+        build = f"their_module.{name}({', '.join(arguments)})"
         lines += _again(trial, path, _layer(trial, build, parameters, names or {}))
     if trial.wrong:
         lines.append(f"compare(got, expected, {_tolerances(trial)})")

@@ -257,6 +257,8 @@ def complete(form: Form, case: Case, names: Mapping[str, str], stages: Mapping[s
         best = chosen(fitting, role)
         if best:
             places[role] = tuple(dict.fromkeys(found.place for found in best))
+    if "backward" not in stages:  # it was not seen to the end: what is not there yet is looked for under our names
+        places = {role: (Place((("attribute", role),)),) for role in ("dgamma", "dbeta")} | places
     missing = [role for role in ("gamma", "dgamma") if role not in places and role not in form.given]
     strange: tuple[str, ...] = ()
     if "gamma" in missing and not form.given:

@@ -165,6 +165,7 @@ class Subject:
             if last:
                 keep_array(seen, "y", y, x, case, self.channels_last)
             if other is not None:
+                stage.name = "backward"
                 self._use(other, case, call)
             y_before = y.copy() if isinstance(y, np.ndarray) else None
             if case.overwrite:

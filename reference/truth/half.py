@@ -2,10 +2,14 @@
 
 A NumPy layer computes in whatever it is given, in float16 too, and is right there as far as float16 reaches; it squares
 numbers that float16 does not hold, and nobody meant it to be used so. One that widens is meant for float16, and is held
-to it in full. The one rounds at every step, and the other once: that tells them apart.
+to it in full. The one rounds at every step, and the other once: that tells them apart. So does it that a forward or
+backward speaks of widths, though one of its steps may not be wide enough.
 """
 
+import inspect
+import re
 from dataclasses import replace
+from typing import Any
 
 from reference.cases.probes import BASES
 from reference.cases.scope import Scope
@@ -18,7 +22,9 @@ ONCE = 1.05  # units: a single rounding is at most 1, computing in float32 adds 
 
 
 def is_made_for_float16(subject: Subject, scope: Scope, convention: Convention, clock: Clock) -> bool:
-    """Whether y is rounded once, in plain cases of all ranks; True as well where it is wrong beyond all rounding."""
+    """Whether its passes speak of widths, or y is rounded once in plain cases of all ranks, or wrong beyond all rounding."""
+    if _mentions_widths(subject):
+        return True
     worst = 0.0
     for rank in scope.ndims:
         for seed in range(3):
@@ -32,3 +38,19 @@ def is_made_for_float16(subject: Subject, scope: Scope, convention: Convention, 
                 return True
             worst = max(worst, comparison.error)
     return worst <= ONCE
+
+
+def _mentions_widths(subject: Subject) -> bool:
+    """Whether a method but the constructor, or a function of a pair, converts to float32 or asks for float16."""
+    factory: Any = subject.factory
+    methods = (
+        [value for name, value in vars(factory).items() if name != "__init__"] if isinstance(factory, type) else []
+    )
+    for method in (*methods, *getattr(factory, "functions", ())):
+        try:
+            source = inspect.getsource(method)
+        except (TypeError, OSError):
+            continue
+        if re.search(r"result_type|float16|\bhalf\b|astype\(\s*np\.float32|promote_types", source):
+            return True
+    return False

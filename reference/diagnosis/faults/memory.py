@@ -1,8 +1,19 @@
 """Mistakes in what a layer writes to, in how it reads memory, and in its dtypes: recognised by what the layer does."""
 
 from reference.diagnosis.faults.entry import Fault
+from reference.truth.exact import QUANTITIES
 
 ENTRIES = (
+    Fault(
+        id="computed-in-float16",
+        told_by="half precision",
+        summary="A step is computed in float16 in a layer that widens elsewhere: a square, a sum or eps is lost there.",
+        fix="Convert x and dy to float32 first, compute there, and convert what is returned.",
+        wrong="np.mean(x * x, dtype=np.float32)",
+        right="np.mean(x.astype(np.float32) ** 2)",
+        quantities=QUANTITIES,
+        seen_in="onnxruntime PR#29043, llm.c PR#476",
+    ),
     Fault(
         id="input-mutated",
         summary="The caller's x is written to.",

@@ -157,6 +157,14 @@ class NegatedInTrainingOddInEval(PlainBatchNorm):
         return -super().backward(dy) if self.mode else super().backward(dy)
 
 
+class OddInTrainingEpsOutsideInEval(EvalEpsOutside):
+    """In training mode an xhat that no entry knows; in eval mode eps beside the root."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y + 0.01 * self.xhat**2 if self.mode else y
+
+
 class DgammaMeanOddUntracked(npnorm.BatchNorm):
     """dgamma is a mean; and without running statistics y is off."""
 
@@ -195,6 +203,9 @@ class NegatedRaisesForSeveralAxes(npnorm.LayerNorm):
 
 TWO = {
     "eval mode": (NegatedInTrainingOddInEval, "dx-sign", "in training mode: ", "only in eval mode", {"y", "dx", "dgamma"}),
+    "training mode": (
+        OddInTrainingEpsOutsideInEval, "eps-outside-sqrt", "in eval mode: ", "only in training mode", {"y"},
+    ),
     "untracked": (
         DgammaMeanOddUntracked,
         "dgamma-mean-not-sum",

@@ -15,6 +15,7 @@ from reference.diagnosis.suspects import EVAL, FIRST, LATER, TRAINING, Explanati
 from reference.truth.verdict import wrong_in
 
 FEWEST = 2  # wrong trials of a part from which a mistake is named: in one, more than one formula may give the numbers
+ALIKE = 0.25  # of the wrong arrays of the other part; a few, as those of tiny numbers, many formulas give
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,20 @@ def _explained(search: Search, group: Group, start: list[Explanation]) -> Part:
 def _believable(search: Search, parts: list[Part]) -> list[Part]:
     """The parts, without what the smaller one names if it is no matter of the division.
 
-    If the same mistake also gives numbers of the larger part that are unknown there, the smaller part has only too few
-    kinds of probes to rule it out.
+    If the same mistake also gives many numbers of the larger part that are unknown there, the smaller part has only too
+    few kinds of probes to rule it out.
     """
     small, large = sorted(parts, key=lambda part: len(part.search.trials))
+    if not small.first.suspects or not large.first.unknown:
+        return parts
     everywhere = {(s.id, s.variant): s for s in search.suspects}
     whole = tuple(everywhere.get((s.id, s.variant), s) for s in small.first.suspects)
-    for name in large.first.unknown if whole else ():
-        if any(name in t.wrong and search.reproduces(whole, [t], name) for t in large.search.trials):
-            nothing = Explanation(unknown=wrong_in(small.search.trials))
-            return [replace(part, explanations=[nothing]) if part is small else part for part in parts]
-    return parts
+    name = large.first.unknown[0]  # what is computed later may be unknown for its sake alone
+    wrong = [t for t in large.search.trials if name in t.wrong]
+    if sum(search.reproduces(whole, [t], name) for t in wrong) <= ALIKE * len(wrong):
+        return parts
+    nothing = Explanation(unknown=wrong_in(small.search.trials))
+    return [replace(part, explanations=[nothing]) if part is small else part for part in parts]
 
 
 def _explained_numbers(search: Search, parts: list[Part]) -> int:

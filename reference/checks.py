@@ -13,7 +13,7 @@ from reference.cases.probes import designed_for
 from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.conventions import accepted_convention, conventions_named
 from reference.diagnosis.diagnose import diagnose
-from reference.diagnosis.observed import hazards_of, starting_conventions
+from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
 from reference.kinds import KINDS, Kind, kind_in, kind_named
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
@@ -103,7 +103,7 @@ def check(
             passed=not faults and not (strict and (hazards or incomplete)),
             cases=run.tally.trials,
             seed=seed,
-            not_covered=discovery.not_covered | refusals(run.refusals),
+            not_covered=discovery.not_covered | refusals(run.refusals, trials),
             quantities=run.tally.figures(),
             faults=[*faults, *(hazards if strict else [])],
             backward_is_derivative_of_forward=consistent,
@@ -164,21 +164,6 @@ def probe(
             else f"{subject.name} took all of {timeout:g} s before the first case: give it more with timeout="
         )
     return Probed(discovery, run, trials)
-
-
-def refusals(refused: Sequence[Trial]) -> dict[str, str]:
-    """What the layer refused among the cases, and why: the value, shape or mode that sets such cases apart, if it is one."""
-    found: dict[str, str] = {}
-    for trial in refused:
-        if trial.seen.raised == "backward" and not trial.case.training:
-            found.setdefault("backward in eval mode", f"refused: {trial.seen.refused}")
-        elif 0 in trial.case.shape:
-            found.setdefault("an empty batch", f"refused: {trial.seen.refused}")
-        else:
-            alike = [other for other in refused if other.seen.refused == trial.seen.refused]
-            more = f", and {len(alike) - 1} like it" if len(alike) > 1 else ""
-            found.setdefault(f"{alike[0].case}{more}", f"refused: {trial.seen.refused}")
-    return found
 
 
 def _notes(tally: Tally, trials: list[Trial], failing: list[Trial]) -> Iterator[str]:

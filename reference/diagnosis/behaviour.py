@@ -4,12 +4,14 @@ One small explainer each: it looks at its own subset of the evidence, and gives 
 the dictionary an experiment tells is said by the entry (`Fault.told_by`). Runs no formula with a mistake in it.
 """
 
+from functools import partial
 from math import prod
 
 import numpy as np
 
 from reference.cases.case import ANOTHER
-from reference.diagnosis.evidence import Evidence
+from reference.diagnosis.conditions import conditions
+from reference.diagnosis.evidence import ENDS, Evidence
 from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.named import NamedFault, entry, told_by, unknown
 from reference.diagnosis.precision import one_pass_variance
@@ -31,7 +33,10 @@ def seen_to_do(evidence: Evidence) -> list[NamedFault]:
         # where it could not write, or ran out of time, what comes after is missing, and that is no other mistake
         quantities |= dict.fromkeys(wrong_in(t for t in spoilt if _is_seen(id, t) or (writes and t.seen.raised)))
         first = findings[0].detail
-        words = f"{first} (seen {len(findings)} times)"
+        seen = [trial for trial in evidence.trials if _is_seen(id, trial)]
+        words = f"{first} (in {len(seen)} of {len(evidence.trials)} probes)" if seen else f"{first} (in a random case)"
+        when = conditions(evidence.trials, partial(_is_seen, id)) if id in ENDS else []
+        words += f", only {' and '.join(when)}" if when else ""
         if id in FAULTS:
             found.append(entry(FAULTS[id], quantities, words))
         else:

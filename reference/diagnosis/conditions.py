@@ -92,6 +92,12 @@ CONDITIONS = (
     Condition("at a large batch", lambda c: c.shape[0] > 60, SIZES, 0.3),
     Condition("at large sizes", lambda c: max(c.shape) > 30, SIZES, 0.3),
     Condition("where the batch size is odd", lambda c: c.shape[0] % 2 == 1, SIZES, 0.5),
+    Condition(
+        "where x is not square, as many rows as features",
+        lambda c: c.kind.normalizes_features and prod(c.shape) != c.sharing**2,
+        SIZES,
+        0.5,
+    ),
     Condition("where N == C", lambda c: c.shape[0] == c.shape[1], SIZES),
     Condition("with one channel a group", lambda c: c.kind.has_groups and _per_group(c) == 1, SIZES, 0.5),
     Condition("with more than one channel a group", lambda c: c.kind.has_groups and _per_group(c) > 1, SIZES, 0.5),

@@ -20,7 +20,8 @@ from reference.truth.verdict import Trial, wrong_in
 REGULAR = ("unit", "shifted", "integers", "small", "large", "offset 1e2")
 CONDITIONED = 1e4  # beyond it a mean's roundoff hides in y what a formula would tell
 WELL_CONDITIONED = 10  # the same for float32
-ENDS = ("timeout", "backward-raises", "forward-raises")  # findings after which there are no numbers
+# Findings after which there are no numbers, or none of that precision.
+ENDS = ("timeout", "backward-raises", "forward-raises", "dtype-demoted")
 SMALL = 1500  # numbers in all calls of a case up to which many formulas are tried on it
 
 

@@ -1,7 +1,9 @@
-"""What needs no search: hazards and conventions that were seen, from their ids to entries of the dictionary."""
+"""What needs no search: hazards and conventions that were seen, and what was refused, in the dictionary's words."""
 
+import re
 from collections.abc import Sequence
 
+from reference.diagnosis.conditions import conditions
 from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.named import NamedFault, entry
 from reference.subjects.observation import Finding
@@ -34,3 +36,33 @@ def starting_conventions(findings: Sequence[Finding], known: set[str]) -> list[N
         if finding.id not in known and follows not in known:
             found.append(entry(FAULTS[finding.id], (), finding.detail))
     return found
+
+
+def refusals(refused: Sequence[Trial], others: Sequence[Trial]) -> dict[str, str]:
+    """What the layer refused among the cases: the option, size or mode that sets them apart from `others`, and why."""
+    alike: dict[str, list[Trial]] = {}
+    for trial in refused:
+        if trial.seen.raised == "backward" and not trial.case.training:
+            words = "backward in eval mode"
+        elif 0 in trial.case.shape:
+            words = "an empty batch"
+        else:
+            words = re.sub(r"[0-9]+", "", trial.seen.refused)  # the same text for other sizes
+        alike.setdefault(words, []).append(trial)
+    return {
+        words if words in ("backward in eval mode", "an empty batch") else _apart(trials, others): (
+            f"refused: {trials[0].seen.refused}"
+        )
+        for words, trials in alike.items()
+    }
+
+
+def _apart(refused: list[Trial], others: Sequence[Trial]) -> str:
+    """What cases that are refused share and no other has, in words; else one of the cases."""
+    options = set.intersection(*(set(trial.case.config) for trial in refused))
+    options -= {pair for trial in others for pair in trial.case.config}
+    if options:
+        return ", ".join(f"{name}={value!r}" for name, value in sorted(options, key=str))
+    when = conditions([*others, *refused], lambda trial: trial in refused)
+    more = f", and {len(refused) - 1} like it" if len(refused) > 1 else ""
+    return f"cases {' and '.join(when)}" if when else f"{refused[0].case}{more}"

@@ -119,6 +119,10 @@ class Subject:
         stage = _Stage()
         tried = attempt(lambda: self._run(case, seen, stage), clock or Clock(3600))
         if tried.error is not None:
+            if stage.name == "forward" and not tried.timed_out:
+                alone = self.observe(replace(case, calls=1, resize=False, history=""), clock)
+                if alone.refused:  # whatever was called before: it takes no such x, or not in this mode
+                    stage.name = "first forward"
             _note_exception(case, seen, stage, tried, clock)
         if case.overwrite:
             return self._compared_with_untouched(case, seen, clock)

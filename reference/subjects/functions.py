@@ -13,7 +13,7 @@ import numpy as np
 
 from reference.cases.case import Array
 from reference.kinds import Kind, kind_in, kind_named
-from reference.subjects.names import CACHES, EVAL_WORDS, KEYWORDS, MODE_WORDS, MODES, PARAMETERS, flat
+from reference.subjects.names import CACHES, EVAL_WORDS, KEYWORDS, MODE_WORDS, MODES, PARAMETERS, flat, quoted_in
 
 _SETTINGS = ("param", "params", "config", "cfg", "options", "settings", "hyper", "kwargs")  # how a dict of them may end
 _AFFINE = {"affine", "elementwise_affine"}
@@ -29,7 +29,7 @@ class Arguments:
         everything: whether it takes any keyword.
         in_settings: what it asks its dict of settings for, by our name and theirs.
         eval_word: what the mode is called in eval mode, where it is a word.
-        optional: those of `named` that have a default; gamma_optional: whether gamma's default is None.
+        gamma_optional: whether gamma's default is None.
     """
 
     named: Mapping[str, str]
@@ -67,7 +67,7 @@ def arguments_of(forward: Callable[..., Any], kind: Kind, fixed: Mapping[str, An
         if role is not None:
             named[parameter.name] = role
     gamma = next((p for p in parameters if named.get(p.name) == "gamma"), None)
-    eval_word = next((word for word in EVAL_WORDS if f'"{word}"' in source or f"'{word}'" in source), "eval")
+    eval_word = quoted_in(source, EVAL_WORDS) or "eval"
     asked = _asked(source, kind) if "settings" in named.values() else {}
     return Arguments(named, everything, asked, eval_word, gamma is not None and gamma.default is None)
 
@@ -108,8 +108,7 @@ def _asked(source: str, kind: Kind) -> dict[str, str]:
     spelled |= {role: PARAMETERS[role] for role in ("running_mean", "running_var")} if kind.tracks else {}
     found = {}
     for role, words in spelled.items():
-        candidates = [role, *words]
-        match = next((w for w in candidates if f'"{w}"' in source or f"'{w}'" in source), "" if source else role)
+        match = quoted_in(source, (role, *words)) or ("" if source else role)
         if match:
             found[role] = match
     return found

@@ -13,7 +13,7 @@ import numpy as np
 
 from reference.cases.case import Case
 from reference.kinds import KINDS, Kind
-from reference.subjects.names import KEYWORDS, PARAMETERS, flat
+from reference.subjects.names import KEYWORDS, PARAMETERS, flat, is_feature_count
 
 _SIZES = {keyword for kind in KINDS.values() for keyword in kind.required}  # of any kind: one of another is not ours
 _DATA = {
@@ -110,6 +110,8 @@ def constructor_of(factory: Callable[..., Any], kind: Kind, names: Mapping[str, 
             open_ones.remove(match)
     for keyword in kind.keywords:
         match = None if keyword in takes else _best(open_ones, KEYWORDS[keyword], required=keyword in kind.required)
+        if match is None and keyword in kind.required and keyword not in takes and keyword != "num_groups":
+            match = next((p for p in open_ones if is_feature_count(p.name)), None)
         if match and not (_is_flag(match) and not isinstance(kind.optional.get(keyword), bool)):
             takes[keyword] = match.name
             open_ones.remove(match)

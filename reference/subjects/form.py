@@ -17,6 +17,7 @@ from reference.subjects.names import (
     BUILDS,
     CACHES,
     EVAL_WORDS,
+    FLUSHES,
     FORWARDS,
     MODE_WORDS,
     MODES,
@@ -60,6 +61,7 @@ class Form:
         given: what forward asks for besides x, as gamma and beta: the role and the argument's name.
         rate: the argument of a backward that takes a step, which is given 0.
         build: the method that is told the shape of x before anything else.
+        flush: the method that clears gradients between steps, called before each forward as a training loop does.
         primed: whether the parameters are only there, and stay as they are set, after a first forward.
         cache: whether forward returns (y, cache), and backward takes the cache.
         strange: what a layer holds whose gamma or gradients were not found: arrays of gamma's size that nobody knows, or a
@@ -75,6 +77,7 @@ class Form:
     given: Mapping[str, str] = field(default_factory=dict)
     rate: str = ""
     build: str = ""
+    flush: str = ""
     cache: bool = False
     primed: bool = False
     strange: tuple[str, ...] = ()
@@ -89,8 +92,11 @@ class Form:
         return None
 
     def set(self, layer: Any, role: str, value: Array) -> None:
-        for place in self.places.get(role, (Place((("attribute", role),)),)):
-            place.set(layer, value)
+        first, *aliases = self.places.get(role, (Place((("attribute", role),)),))
+        first.set(layer, value)
+        for place in aliases:  # the same array under another name, where that is there already
+            if place.get(layer) is not None:
+                place.set(layer, value)
 
     def has(self, role: str) -> bool:
         return role in self.places
@@ -111,6 +117,8 @@ class Form:
 
     def call_forward(self, layer: Any, x: Array, training: bool, parameters: Mapping[str, Any]) -> Any:
         """layer's y for x."""
+        if self.flush and training:
+            getattr(layer, self.flush)()
         extra = {mode.name: mode.value(training) for mode in self.arguments}
         extra |= {name: parameters[role] for role, name in self.given.items()}
         return getattr(layer, self.forward)(x, **extra)
@@ -187,7 +195,18 @@ def signature_form(layer: Any, names: Mapping[str, str]) -> Form | str:
         and isinstance(found.value, (bool, str))
         and (mode := _mode_of(found.place.names[0], found.value, layer, forward, names))
     ]
-    return Form(forward, backward, {}, tuple(attributes), tuple(arguments), given, rate, _build_of(layer), cache)
+    return Form(
+        forward,
+        backward,
+        {},
+        tuple(attributes),
+        tuple(arguments),
+        given,
+        rate,
+        _build_of(layer),
+        _flush_of(layer),
+        cache,
+    )
 
 
 def _build_of(layer: Any) -> str:
@@ -202,6 +221,11 @@ def _build_of(layer: Any) -> str:
             if len(required) == 1 and "shape" in required[0].name.lower():
                 return name
     return ""
+
+
+def _flush_of(layer: Any) -> str:
+    """The method that clears gradients, "" if there is none."""
+    return next((name for name in FLUSHES if callable(getattr(layer, name, None))), "")
 
 
 def _further(method: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -67,7 +67,8 @@ def arguments_of(forward: Callable[..., Any], kind: Kind, fixed: Mapping[str, An
         if role is not None:
             named[parameter.name] = role
     gamma = next((p for p in parameters if named.get(p.name) == "gamma"), None)
-    eval_word = quoted_in(source, EVAL_WORDS) or "eval"
+    texts = (source, _source(inspect.getmodule(forward)))  # one that hands its mode on does not name it itself
+    eval_word = next(filter(None, (quoted_in(text, EVAL_WORDS) for text in texts)), "eval")
     asked = _asked(source, kind) if "settings" in named.values() else {}
     return Arguments(named, everything, asked, eval_word, gamma is not None and gamma.default is None)
 
@@ -95,17 +96,21 @@ def _named_role(name: str, kind: Kind) -> str | None:
     return _role(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD), kind)
 
 
-def _source(function: Callable[..., Any]) -> str:
+def _source(of: Any) -> str:
+    """The source of a function or module, "" if it is nowhere."""
     try:
-        return inspect.getsource(function)
+        return inspect.getsource(of)
     except (OSError, TypeError):
         return ""
 
 
 def _asked(source: str, kind: Kind) -> dict[str, str]:
     """The keys of a dict of settings that a source mentions; all of ours, if there is no source."""
-    spelled = {role: words for role, words in KEYWORDS.items() if role in kind.optional}
+    spelled = {role: KEYWORDS[role] for role in ("eps", "momentum") if role in kind.optional}
     spelled |= {role: PARAMETERS[role] for role in ("running_mean", "running_var")} if kind.tracks else {}
+    # one that hands its settings on to another function names none of them: then they have our names
+    mentioned = any(quoted_in(source, (role, *words)) for role, words in spelled.items())
+    source = source if mentioned else ""
     found = {}
     for role, words in spelled.items():
         match = quoted_in(source, (role, *words)) or ("" if source else role)
@@ -203,6 +208,10 @@ def from_functions(
 
         def backward(self, dy: Array) -> Any:
             returned = self._backward(dy)
+            if isinstance(returned, (tuple, list)) and dy.ndim > 2 and not kind.normalizes_features:
+                lying = (1, dy.shape[1], *[1] * (dy.ndim - 2))
+                # gradients in this shape are of a gamma that the caller is to pass so
+                FunctionLayer.in_channels |= len(returned) > 1 and all(np.shape(g) == lying for g in returned[1:])
             if not FunctionLayer.in_channels or not isinstance(returned, (tuple, list)):
                 return returned
             dx, *gradients = returned  # in the shape of the gamma that was passed

@@ -57,8 +57,15 @@ BUILDS = _words(
     "build setup initialize init_params init_weights initialise"
 )  # methods that are told the shape of x first
 CACHES = _words("cache ctx context saved memory caches")  # the arguments of a backward that is given what forward kept
+FLUSHES = _words(
+    "zero_grad zero_grads zerograd zero_gradients flush_gradients clear_grads clear_gradients cleargrads reset_grad"
+)
 RATES = _words("lr learningrate learnrate eta stepsize lrate")  # of a backward that takes a step: given 0
 
+_COUNTED = frozenset(
+    _words("feature features channel channels dim dims neuron neurons unit units hidden embed embedding")
+)
+_COUNTING = frozenset(_words("num n nb number of size in input out output count cnt model"))
 _GAMMA = frozenset(_words("gamma gammas weight weights scale scales scaler scaling gain gains g w bw"))
 _BETA = frozenset(_words("beta betas bias biases shift shifts offset intercept b bb"))
 _GRADIENT = frozenset(_words("d grad grads gradient gradients delta deltas dl dj g"))
@@ -80,6 +87,12 @@ def flat(name: str) -> str:
     return name.replace("_", "").lower()
 
 
+def is_feature_count(name: str) -> bool:
+    """Whether a name says how many features there are, in whatever order of its words, as "features_num"."""
+    parts = set(words(name))
+    return bool(parts & _COUNTED) and parts <= _COUNTED | _COUNTING
+
+
 def quoted_in(source: str, candidates: Iterable[str]) -> str:
     """The first of some words that stands in quotes in a program's text, "" if none does."""
     return next((word for word in candidates if f'"{word}"' in source or f"'{word}'" in source), "")
@@ -98,6 +111,8 @@ def role_of(names: Sequence[str]) -> str | None:
     """
     *outer, own = names
     inside = {word for name in outer for word in words(name)}
+    if inside & {*CACHES, "intermediate", "vars", "tape"}:  # what a pass keeps for the next is no place to set
+        return None
     if own in ("grad", "gradient", "g_") and outer:  # an object with its own gradient, as gamma.grad
         return _gradient_of(role_of(outer))
     if own in ("data", "value", "val", "array", "w_", "numpy", "values", "_data", "_value") and outer:

@@ -69,6 +69,8 @@ class Place:
         """Put a value there."""
         for step in self.steps[:-1]:
             layer = _inside(layer, step)
+        if layer is _MISSING:
+            raise AttributeError(f"there is no {self}")
         way, key = self.steps[-1]
         if way == "attribute":
             setattr(layer, key, value)
@@ -133,6 +135,9 @@ def _within(place: Place, value: Any, depth: int = 2) -> Iterator[tuple[Place, A
             if isinstance(key, str):
                 yield from _within(Place((*place.steps, ("item", key))), inner, depth - 1)
     elif depth and not isinstance(value, (list, tuple, set, type)) and hasattr(value, "__dict__"):
+        for name, inner in list(vars(value).items()):
+            if isinstance(inner, Mapping):
+                yield from _within(Place((*place.steps, ("attribute", name))), inner, depth - 1)
         for name in (*INNER, *INNER_GRADIENTS):
             inner = _inside(value, ("attribute", name))
             if inner is None or isinstance(inner, (np.ndarray, np.generic)):

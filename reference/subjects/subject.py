@@ -236,7 +236,9 @@ def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attem
         seen.find(id, "dx" if backward else "y", "tried to write into a read-only array")
     elif stage.name in ("constructor", "first forward"):
         seen.refused = tried.failure
-    elif backward and not stage.training:
+    elif backward and (
+        not stage.training or "negative stride" in tried.failure
+    ):  # torch.from_numpy takes no such array
         seen.refused, seen.raised = tried.failure, "backward"
         return
     else:

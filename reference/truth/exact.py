@@ -365,6 +365,7 @@ def _conditioning(done: list[Pass]) -> float:
     rows = np.concatenate([np.ravel(abs(p.mean) * p.rstd).astype(np.float64) for p in relevant])
     case = done[-1].case
     off = MEAN_IS_OFF * roundoff(case.computing_dtype)
-    rows = np.where(off * rows < 1, rows, means / np.sqrt(case.eps))
+    if not done[-1].changes:  # with another eps, or one outside of the root, the rstd that is found is the largest there is
+        rows = np.where(off * rows < 1, rows, means / np.sqrt(case.eps))
     worst = float(np.max(rows, initial=0, where=np.isfinite(rows)))
     return 1 + worst

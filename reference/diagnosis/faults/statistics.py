@@ -79,8 +79,10 @@ ENTRIES = (
                 "rstd": instead(lambda p: 1 / (sqrt(p.var) + p.eps)),
                 "projection_mean": lambda p, mean: mean if p.backward_constant else mean / (p.rstd * sqrt(p.var)),
             },
+            # with that deviation wherever the usual backward has one, which is off by eps / std of the projection term
             {"rstd": instead(lambda p: 1 / (sqrt(p.var) + p.eps))},
         ),
+        ways=2,
         forward=True,
         seen_in="OLMo#281, annotated-transformer PR#119, darknet#170",
     ),

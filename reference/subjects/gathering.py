@@ -29,7 +29,7 @@ _DX = (
 )
 
 
-def split(returned: object) -> dict[str, object]:
+def split(returned: object, x_shape: tuple[int, ...] | None = None) -> dict[str, object]:
     """What backward returned as dx, dgamma, dbeta: an array, a dict by name, or dx followed by the others in order."""
     if isinstance(returned, Mapping):
         found: dict[str, object] = {}

@@ -146,7 +146,7 @@ def probe(
         scope = discovery.scope
         convention = accepted_convention(subject, accept, designed_for(scope), clock)
         if dtypes is None and "float16" in scope.dtypes and not is_made_for_float16(subject, scope, convention, clock):
-            discovery = discovery.without(
+            discovery = discovery.without_dtype(
                 "float16", "it computes in float16 itself: dtypes float16 says how far that goes"
             )
         designed = designed_for(discovery.scope)

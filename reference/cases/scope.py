@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from reference.cases.case import Case, with_gamma, with_options
 from reference.kinds import Kind
 
+SEVERAL_AXES = "several normalized axes"  # what a report calls this part of the cases
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -49,7 +51,7 @@ class Scope:
                 "with beta" if case.has_beta else "without beta",
             ),
             (case.training not in self.modes, "training mode" if case.training else "eval mode"),
-            (not self.several_axes and len(case.parameter_shape) > 1, "several normalized axes"),
+            (not self.several_axes and len(case.parameter_shape) > 1, SEVERAL_AXES),
             ("eps" in options and "eps" not in self.keywords, "the keyword eps"),
             (options.get("eps", 0.0) is None and not self.no_eps, "eps=None"),
             ("momentum" in options and "momentum" not in self.keywords, "the keyword momentum"),

@@ -12,6 +12,7 @@ from reference.kinds import KINDS, Kind
 
 
 def print_faults(console: Console) -> None:
+    """Every entry in a line."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("id", no_wrap=True)
     table.add_column("what is wrong (--explain ID says more)")
@@ -22,6 +23,11 @@ def print_faults(console: Console) -> None:
 
 
 def explain(id: str, console: Console) -> None:
+    """One entry, whole.
+
+    Raises:
+        Unusable: there is none of that id.
+    """
     if id not in FAULTS:
         near = difflib.get_close_matches(id, FAULTS, n=3, cutoff=0.4)
         hint = f"; near it: {', '.join(near)}" if near else ""

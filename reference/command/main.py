@@ -1,6 +1,7 @@
 """The command `normcheck`: from a name on the command line to a verdict, and to the exit code that says it.
 
-Exit 0: everything agrees. 1: something is wrong. 2: it could not be checked. The only module that writes to the terminal.
+Exit 0: everything agrees. 1: something is wrong. 2: it could not be checked. Only this module and
+`listings` write to the terminal.
 What is slow to import (torch, Hypothesis) is imported when a subject is checked, so that all else answers at once.
 """
 

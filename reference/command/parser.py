@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from reference.cases.case import DTYPES
 from reference.kinds import KINDS
 
 NAMES = (  # what a layer's own words can be said for
@@ -36,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--plot", type=Path, metavar="FILE.png", help="draw where it is wrong")
     found.add_argument("--accept", action="append", default=[], metavar="ID", help="a convention that is not counted "
                         "as wrong, by its id; may be repeated")  # fmt: skip
-    found.add_argument("--strict", action="store_true", help="let hazards fail too")
+    found.add_argument("--strict", action="store_true", help="let hazards fail too, and random cases "
+                       "for which there was no time")  # fmt: skip
     found.add_argument("--names", action="append", default=[], metavar="OURS=THEIRS,...", help="what things are called, "
                        "as gamma=scale,dgamma=grads['scale'],eps=epsilon")  # fmt: skip
     found.add_argument("--dtypes", type=_dtypes, metavar="float32,...", help="the dtypes of x to try (default: all)")
@@ -59,7 +61,7 @@ def _version() -> str:
 
 def _dtypes(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
-    if not set(names) <= {"float64", "float32", "float16"}:
+    if not set(names) <= set(DTYPES):
         raise argparse.ArgumentTypeError(f"expected float64, float32 or float16, apart by commas, but got {text!r}")
     return names
 

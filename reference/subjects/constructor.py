@@ -1,6 +1,7 @@
 """How a stranger's layer is built: torch's keywords under the names, or at the positions, that its signature has.
 
-Reads signatures; builds nothing by itself. What a constructor asks for that no keyword of torch's can be is refused.
+Reads signatures; builds nothing, and refuses nothing: what a constructor asks for that no keyword of torch's can be is
+kept as `unknown`.
 """
 
 import inspect
@@ -14,7 +15,7 @@ from reference.cases.case import Case
 from reference.kinds import KINDS, Kind
 from reference.subjects.names import KEYWORDS, PARAMETERS, flat, is_feature_count
 
-_FOREIGN = {keyword for kind in KINDS.values() for keyword in kind.required}
+_SIZES = {keyword for kind in KINDS.values() for keyword in kind.required}  # of any kind: one of another is not ours
 _DATA = {
     "x",
     "X",
@@ -121,7 +122,7 @@ def constructor_of(factory: Callable[..., Any], kind: Kind, names: Mapping[str, 
             open_ones.remove(match)
     required = [p.name for p in open_ones if p.default is p.empty]
     missing = [keyword for keyword in kind.required if keyword not in takes and not everything]
-    if len(required) == 1 == len(missing) and required[0] not in _FOREIGN | _DATA:  # nothing else can be meant
+    if len(required) == 1 == len(missing) and required[0] not in _SIZES | _DATA:  # nothing else can be meant
         takes[missing[0]] = required.pop()
     annotation = signature.parameters[takes["normalized_shape"]].annotation if "normalized_shape" in takes else None
     one_number = annotation in (int, "int")

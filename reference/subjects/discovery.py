@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from reference.cases.case import Case, with_gamma, with_options
+from reference.cases.case import DTYPES, Case, with_gamma, with_options
 from reference.cases.probes import BASES
-from reference.cases.scope import Scope
+from reference.cases.scope import SEVERAL_AXES, Scope
 from reference.kinds import Kind
 from reference.subjects.guard import Clock
 from reference.subjects.observation import Finding, Observation
@@ -30,11 +30,11 @@ class Discovery:
     def without_parts(self, parts: Mapping[str, str]) -> "Discovery":
         """The same without some ranks ("3D"), or without several normalized axes; from each part to the reason."""
         ranks = tuple(rank for rank in self.scope.ndims if f"{rank}D" not in parts)
-        several = self.scope.several_axes and "several normalized axes" not in parts
+        several = self.scope.several_axes and SEVERAL_AXES not in parts
         scope = replace(self.scope, ndims=ranks, several_axes=several)
         return replace(self, scope=scope, not_covered=self.not_covered | dict(parts))
 
-    def without(self, dtype: str, reason: str) -> "Discovery":
+    def without_dtype(self, dtype: str, reason: str) -> "Discovery":
         """The same with one dtype less."""
         left = tuple(name for name in self.scope.dtypes if name != dtype)
         return replace(self, scope=replace(self.scope, dtypes=left), not_covered=self.not_covered | {dtype: reason})
@@ -74,7 +74,7 @@ class _Explorer:
         self._refuse_strange_constructor()
         reading = read(self.subject, self.ndims, self.dtypes, self.clock)
         keywords = self.subject.keywords
-        self.scope = Scope(kind, kind.ranks, ("float64", "float32", "float16"), keywords=keywords)
+        self.scope = Scope(kind, kind.ranks, DTYPES, keywords=keywords)
         self._parameters(reading)
         for keyword in kind.keywords:
             if keyword not in keywords:
@@ -103,7 +103,7 @@ class _Explorer:
         return not seen.raised
 
     def _refuse_strange_constructor(self) -> None:
-        """Refuse what asks for things that nothing stands for, or has no way to be told its size."""
+        """Refuse what asks for things that nothing of torch's stands for; a size that it lacks is said with it."""
         constructor, kind = self.subject.constructor, self.kind
         wanted = ", ".join(kind.keywords)
         missing = [name for name in kind.required if name not in self.subject.keywords]
@@ -166,7 +166,7 @@ class _Explorer:
 
     def _dtypes(self) -> tuple[str, ...]:
         """float64 and float32, if it takes them; float16 is a bonus, only tried on those who return it."""
-        asked = tuple(self.dtypes or ("float64", "float32", "float16"))
+        asked = tuple(self.dtypes or DTYPES)
         wide = [name for name in ("float64", "float32") if name in asked]
         dtypes: list[str] = [name for name in wide if self._works(name, replace(self.base, dtype=name))]
         if not dtypes:  # it raises in backward whatever it is given: that is wrong, and no matter of dtypes
@@ -189,10 +189,8 @@ class _Explorer:
             deep = [rank for rank in self.scope.ndims if rank > 2]
             meant = self.subject.constructor.takes_several_axes
             if deep and not meant:
-                self.not_covered["several normalized axes"] = "its size is one number"
-            several = (
-                bool(deep) and meant and self._takes("several normalized axes", _several_axes(kind, deep[0], base))
-            )
+                self.not_covered[SEVERAL_AXES] = "its size is one number"
+            several = bool(deep) and meant and self._takes(SEVERAL_AXES, _several_axes(kind, deep[0], base))
             self.scope = replace(self.scope, several_axes=several)
         if kind.optional["eps"] is None and "eps" in self.subject.keywords:
             self.scope = replace(self.scope, no_eps=self._takes("eps=None", with_options(base, eps=None)))

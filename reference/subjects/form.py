@@ -24,6 +24,7 @@ from reference.subjects.names import (
     PARAMETERS,
     RATES,
     flat,
+    quoted_in,
 )
 from reference.subjects.places import Found, Place, chosen, look
 
@@ -250,12 +251,12 @@ def _mode_of(name: str, value: Any, layer: Any, forward: str, names: Mapping[str
 
 
 def _eval_word(layer: Any, forward: str) -> str:
-    """The word for eval mode that stands in the method's source."""
+    """The word for eval mode that stands in the method's source; "eval" if none does."""
     try:
         source = inspect.getsource(getattr(layer, forward))
     except (OSError, TypeError):
         return "eval"
-    return next((word for word in EVAL_WORDS if f'"{word}"' in source or f"'{word}'" in source), "eval")
+    return quoted_in(source, EVAL_WORDS) or "eval"
 
 
 def complete(form: Form, case: Case, names: Mapping[str, str], stages: Mapping[str, list[Found]], returns: int) -> Form:

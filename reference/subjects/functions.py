@@ -13,7 +13,7 @@ import numpy as np
 
 from reference.cases.case import Array
 from reference.kinds import Kind, kind_in, kind_named
-from reference.subjects.names import CACHES, EVAL_WORDS, KEYWORDS, MODE_WORDS, MODES, PARAMETERS, flat
+from reference.subjects.names import CACHES, EVAL_WORDS, KEYWORDS, MODE_WORDS, MODES, PARAMETERS, flat, quoted_in
 
 _SETTINGS = ("param", "params", "config", "cfg", "options", "settings", "hyper", "kwargs")  # how a dict of them may end
 _AFFINE = {"affine", "elementwise_affine"}
@@ -29,7 +29,7 @@ class Arguments:
         everything: whether it takes any keyword.
         in_settings: what it asks its dict of settings for, by our name and theirs.
         eval_word: what the mode is called in eval mode, where it is a word.
-        optional: those of `named` that have a default; gamma_optional: whether gamma's default is None.
+        gamma_optional: whether gamma's default is None.
     """
 
     named: Mapping[str, str]
@@ -68,8 +68,7 @@ def arguments_of(forward: Callable[..., Any], kind: Kind, fixed: Mapping[str, An
             named[parameter.name] = role
     gamma = next((p for p in parameters if named.get(p.name) == "gamma"), None)
     texts = (source, _source(inspect.getmodule(forward)))  # one that hands its mode on does not name it itself
-    words = (word for text in texts for word in EVAL_WORDS if f'"{word}"' in text or f"'{word}'" in text)
-    eval_word = next(words, "eval")
+    eval_word = next(filter(None, (quoted_in(text, EVAL_WORDS) for text in texts)), "eval")
     asked = _asked(source, kind) if "settings" in named.values() else {}
     return Arguments(named, everything, asked, eval_word, gamma is not None and gamma.default is None)
 
@@ -110,12 +109,11 @@ def _asked(source: str, kind: Kind) -> dict[str, str]:
     spelled = {role: KEYWORDS[role] for role in ("eps", "momentum") if role in kind.optional}
     spelled |= {role: PARAMETERS[role] for role in ("running_mean", "running_var")} if kind.tracks else {}
     # one that hands its settings on to another function names none of them: then they have our names
-    mentioned = any(f'"{w}"' in source or f"'{w}'" in source for role, ws in spelled.items() for w in (role, *ws))
+    mentioned = any(quoted_in(source, (role, *words)) for role, words in spelled.items())
     source = source if mentioned else ""
     found = {}
     for role, words in spelled.items():
-        candidates = [role, *words]
-        match = next((w for w in candidates if f'"{w}"' in source or f"'{w}'" in source), "" if source else role)
+        match = quoted_in(source, (role, *words)) or ("" if source else role)
         if match:
             found[role] = match
     return found

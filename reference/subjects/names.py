@@ -93,6 +93,11 @@ def is_feature_count(name: str) -> bool:
     return bool(parts & _COUNTED) and parts <= _COUNTED | _COUNTING
 
 
+def quoted_in(source: str, candidates: Iterable[str]) -> str:
+    """The first of some words that stands in quotes in a program's text, "" if none does."""
+    return next((word for word in candidates if f'"{word}"' in source or f"'{word}'" in source), "")
+
+
 def words(name: str) -> list[str]:
     """ "gradGamma_x2" -> ["grad", "gamma", "x2"]: a name in its words, in lower case."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)

@@ -14,7 +14,7 @@ import numpy as np
 from reference.subjects.names import rank_of, role_of
 
 INNER = ("data", "value", "val", "array", "_data")  # where an object keeps its array
-GRADIENTS = ("grad", "gradient", "_grad")
+INNER_GRADIENTS = ("grad", "gradient", "_grad")  # and its gradient
 FEW = 8  # entries of a list that are looked at
 _MISSING = object()
 
@@ -138,7 +138,7 @@ def _within(place: Place, value: Any, depth: int = 2) -> Iterator[tuple[Place, A
         for name, inner in list(vars(value).items()):
             if isinstance(inner, Mapping):
                 yield from _within(Place((*place.steps, ("attribute", name))), inner, depth - 1)
-        for name in (*INNER, *GRADIENTS):
+        for name in (*INNER, *INNER_GRADIENTS):
             inner = _inside(value, ("attribute", name))
             if inner is None or isinstance(inner, (np.ndarray, np.generic)):
                 yield Place((*place.steps, ("attribute", name))), inner

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.cases.case import Array, Case
+from reference.cases.case import ANOTHER, Array, Case
 from reference.kinds import Kind
 from reference.subjects.constructor import constructor_of
 from reference.subjects.form import ROLES, Form, Mode
@@ -149,7 +149,7 @@ class Subject:
         if _one_a_group(case, gamma):
             detail = f"gamma has shape {np.shape(gamma)}, expected {case.parameter_shape}"
             seen.find("gamma-per-group", "y", detail)
-        other = self.build(replace(case, seed=case.seed + 1)) if case.history == "another alive" else None
+        other = self.build(replace(case, seed=case.seed + 1)) if case.history == ANOTHER else None
         held: list[tuple[str, Array, Array]] = []  # what was handed out before, and a copy of it
         first = np.empty(0)
         for call in range(case.calls):

@@ -2,8 +2,8 @@
 
 A NumPy layer computes in whatever it is given, in float16 too, and is right there as far as float16 reaches; it squares
 numbers that float16 does not hold, and nobody meant it to be used so. One that widens is meant for float16, and is held
-to it in full. The one rounds at every step, and the other once: that tells them apart. So does it that a forward or
-backward speaks of widths, though one of its steps may not be wide enough.
+to it in full. Two things tell the second: it rounds once, where the first rounds at every step; or the source of its
+forward or backward speaks of widths, though one of its steps may not be wide enough.
 """
 
 import inspect

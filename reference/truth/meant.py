@@ -8,13 +8,13 @@ the parameters, and its output is wrong as well; or it is made for one rank beyo
 from collections.abc import Callable, Sequence
 
 from reference.cases.case import Case
+from reference.cases.scope import SEVERAL_AXES
 from reference.truth.verdict import Trial
 
 Belongs = Callable[[Case], bool]
-SEVERAL = "several normalized axes"
 RANKS: dict[str, Belongs] = {f"{rank}D": lambda case, rank=rank: len(case.shape) == rank for rank in (2, 3, 4, 5)}  # type: ignore[misc]
 PARTS: dict[str, Belongs] = {
-    SEVERAL: lambda case: case.kind.normalizes_features and len(case.parameter_shape) > 1
+    SEVERAL_AXES: lambda case: case.kind.normalizes_features and len(case.parameter_shape) > 1
 } | RANKS
 TELLING = ("unit", "shifted", "integers")  # data of which a wrong output shows
 

@@ -103,7 +103,7 @@ def check(
             passed=not faults and not (strict and (hazards or incomplete)),
             cases=run.tally.trials,
             seed=seed,
-            not_covered=discovery.not_covered | refusals(run.refusals, trials),
+            not_covered=discovery.not_covered | refusals(run.refusals, trials) | _left_out(run),
             quantities=run.tally.figures(),
             faults=[*faults, *(hazards if strict else [])],
             backward_is_derivative_of_forward=consistent,
@@ -164,6 +164,10 @@ def probe(
             else f"{subject.name} took all of {timeout:g} s before the first case: give it more with timeout="
         )
     return Probed(discovery, run, trials)
+
+
+def _left_out(run: Run) -> dict[str, str]:
+    return {f"x of shape {case.shape}": "it would take too long, by the time of smaller ones" for case in run.skipped}
 
 
 def _notes(tally: Tally, trials: list[Trial], failing: list[Trial]) -> Iterator[str]:

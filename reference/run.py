@@ -4,9 +4,11 @@ Decides in which order cases are tried and when to stop; what is right is `truth
 """
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 
 from reference.cases.case import Case
 from reference.cases.scope import Scope
@@ -19,6 +21,9 @@ from reference.truth.tolerance import tolerance_of
 from reference.truth.verdict import Trial, judge
 
 SHRINKING = 120  # how many cases may be tried to make a failing one smaller
+LARGE = 100_000  # numbers from which a case is one of the few that may be left out
+TELLING = 4_000  # numbers from which the time of a case tells what a larger one takes
+SHARE = 0.25  # of a subject's time that one case may take
 WITHOUT_LUCK = 60  # how many random ones to find one that fails, when a probe has failed
 
 Progress = Callable[[int, int], None]
@@ -88,7 +93,9 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     refusals: list[Trial] = field(default_factory=list)  # what the layer refused, whole or in part
     hazardous: list[Trial] = field(default_factory=list)  # in which a hazard was seen
+    skipped: list[Case] = field(default_factory=list)  # large ones that this layer would take too long for
     drawn: int = 0  # how many random cases were tried
+    _seconds: dict[Case, float] = field(default_factory=dict)
     unfinished: bool = False  # whether the time was over before the last case
 
     def judged(self, case: Case) -> Trial | None:
@@ -118,13 +125,33 @@ class Run:
         """The trials of the designed cases, as many as there is time for."""
         trials = []
         for case in designed:
+            if self._would_take_too_long(case):
+                self.skipped.append(case)
+                continue
+            begun = time.monotonic()
             trial = self.judged(case)
+            self._seconds[case] = time.monotonic() - begun
             if trial is None:
                 break
             self.count(trial)
             if trial.comparisons:
                 trials.append(trial)
         return trials
+
+    def _would_take_too_long(self, case: Case) -> bool:
+        """Whether a large case would take a good part of the time, by what smaller ones took.
+
+        Some layers take a time that grows with the square of a row, which a large case must not turn into a mistake.
+        """
+        numbers = prod(case.shape) * case.calls
+        if numbers < LARGE:
+            return False
+        expected = (
+            seconds * numbers / (prod(done.shape) * done.calls) * max(1.0, case.sharing / done.sharing)
+            for done, seconds in self._seconds.items()
+            if prod(done.shape) * done.calls >= TELLING
+        )
+        return max(expected, default=0.0) > SHARE * self.clock.seconds
 
     def only(self, trials: list[Trial]) -> list[Trial]:
         """Take back all trials but these."""

@@ -133,11 +133,12 @@ def _very_large(kind: Kind) -> Iterator[Case]:
         yield make(kind, (300, 3, 4), axes=2, seed=12, **_said_of(kind))
         yield make(kind, (66_000, 2, 2), axes=2, seed=13, **_said_of(kind))
         yield make(kind, (3, 4100), seed=14, **_said_of(kind))
+        yield make(kind, (1, 250_000), seed=15, **_said_of(kind))
         return
     yield make(kind, (300, 4, 3), groups=2, seed=12, **_said_of(kind))
     yield make(kind, (66_000, 2, 2), groups=2, seed=13, **_said_of(kind))
     yield make(kind, (2, 2, 67, 67), groups=1, seed=14, **_said_of(kind))
-    yield make(kind, (1, 2, 300, 300), groups=1, seed=15, **_said_of(kind))
+    yield make(kind, (1, 3, 300, 300) if kind.has_groups else (1, 2, 500, 500), groups=1, seed=15, **_said_of(kind))
     if kind.has_groups:
         yield make(kind, (2, 4100), groups=2, seed=16, **_said_of(kind))
 

@@ -238,7 +238,7 @@ def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attem
     if "read-only" in tried.failure and stage.name != "constructor":
         id = "upstream-gradient-mutated" if backward and case.dy_layout == "read-only" else "input-mutated"
         seen.find(id, "dx" if backward else "y", "tried to write into a read-only array")
-    elif stage.name in ("constructor", "first forward"):
+    elif stage.name in ("constructor", "first forward") or isinstance(tried.error, MemoryError):
         seen.refused = tried.failure
     elif backward and (
         not stage.training or "negative stride" in tried.failure

@@ -225,7 +225,10 @@ def _same(one: object, other: object) -> bool:
 
 
 def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attempt[None], clock: Clock | None) -> None:
-    """What ended a run: the time, a write into a read-only array, a refusal, or an exception of its own."""
+    """What ended a run: the time, a write into a read-only array, a refusal, or an exception of its own.
+
+    Whose backward wants more memory than there is refuses that x, as one of eval mode may refuse all.
+    """
     backward = stage.name == "backward"
     if tried.timed_out:
         seen.find("timeout", "y", f"no answer within {clock.seconds if clock else 0:g} s in {stage.name} of {case}")
@@ -236,7 +239,7 @@ def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attem
         seen.find(id, "dx" if backward else "y", "tried to write into a read-only array")
     elif stage.name in ("constructor", "first forward"):
         seen.refused = tried.failure
-    elif backward and not stage.training:
+    elif backward and (isinstance(tried.error, MemoryError) or not stage.training):
         seen.refused, seen.raised = tried.failure, "backward"
         return
     else:

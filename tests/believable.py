@@ -40,7 +40,7 @@ def contradictions(report: Any) -> list[str]:
 
 def _in_a_cause(fault: Any) -> list[str]:
     found = []
-    if not fault.quantities:
+    if not fault.quantities and not (fault.id in FAULTS and not FAULTS[fault.id].quantities):
         found.append(f"{fault.id} speaks of no quantity")
     if "nothing wrong" in fault.summary or "wrong in 0 of" in fault.evidence:
         found.append(f"{fault.id} speaks of nothing wrong: {fault.summary} {fault.evidence}")

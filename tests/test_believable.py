@@ -4,7 +4,6 @@ What the causes must be is test_diagnosis's.
 """
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,23 +16,15 @@ from tests.planted import ROWS
 EVERY = 12  # of the rows, so many apart
 
 
-def _rows():
-    """(row, whether it takes the channels last) of each row, in either form of the table."""
-    for item in ROWS:
-        module, row = item if isinstance(item, tuple) else ("", item)
-        yield row, getattr(row, "channels_last", "channels_last" in module)
-
-
 def _parameters():
-    for number, (row, last) in enumerate(_rows()):
+    for number, row in enumerate(ROWS):
         marks = [] if number % EVERY == 0 else [pytest.mark.slow]
-        kind = getattr(row, "like", None) or row.kind
-        yield pytest.param(row.layer, kind, last, id=f"{kind}-{getattr(row.layer, '__name__', 'layer')}", marks=marks)
+        yield pytest.param(row, id=f"{row.kind}-{row.name}", marks=marks)
 
 
-@pytest.mark.parametrize(("layer", "kind", "channels_last"), list(_parameters()))
-def test_planted_layers_report_can_be_believed(layer, kind, channels_last):
-    report = check(layer, kind, examples=10, minimize=False, channels_last=channels_last, timeout=120)
+@pytest.mark.parametrize("row", list(_parameters()))
+def test_planted_layers_report_can_be_believed(row):
+    report = check(row.layer, row.kind, examples=10, minimize=False, channels_last=row.channels_last, timeout=120)
     assert contradictions(report) == [], report
 
 
@@ -76,11 +67,3 @@ BROKEN = {
 @pytest.mark.parametrize(("broken", "words"), BROKEN.values(), ids=BROKEN)
 def test_contradiction_is_seen(broken, words, believed):
     assert any(words in text for text in contradictions(broken(believed))), contradictions(broken(believed))
-
-
-def test_both_forms_of_the_table_are_read(monkeypatch):
-    row = SimpleNamespace(layer=HalfDxLayerNorm, kind="LayerNorm", channels_last=False)
-    monkeypatch.setattr(
-        "tests.test_believable.ROWS", [row, ("right_channels_last", SimpleNamespace(layer=1, like="x"))]
-    )
-    assert [last for _, last in _rows()] == [False, True]

@@ -11,7 +11,7 @@ import pytest
 
 from reference import check
 from reference.diagnosis.faults import FAULTS
-from tests.planted import wrong_new_running
+from tests.planted import BY_FAULT
 
 BATCH_NORM = (
     "running-var-biased",
@@ -179,13 +179,13 @@ def test_all_conventions_that_go_together_can_be_accepted(like):
     assert quick(_following(like, together), accept=together).passed
 
 
-IN_ITS_OWN_WAY = [row for row in wrong_new_running.ROWS if row.faults == {CORRECTED}]
+IN_ITS_OWN_WAY = BY_FAULT[CORRECTED]
 
 
 @pytest.mark.parametrize("row", IN_ITS_OWN_WAY, ids=lambda row: row.layer.__name__)
 def test_bias_correction_can_be_accepted_whichever_way_it_is_done(row):
     """In use or in store; and before the first batch, where there is nothing to correct, layers differ in what they do."""
-    report = quick(row.layer, row.like, accept=[CORRECTED])
+    report = quick(row.layer, row.kind, accept=[CORRECTED])
     assert report.passed, report
 
 

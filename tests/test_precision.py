@@ -10,7 +10,12 @@ from reference.checks import probe
 from reference.diagnosis.precision import one_pass_variance
 from reference.kinds import KINDS
 from reference.subjects.subject import Subject
-from tests.planted.wrong_new_precision import ONE_PASS, MomentsBatchNorm, MomentsLayerNorm, RowsLayerNorm
+from tests.planted import BY_FAULT
+from tests.planted.wrong.bases import RowsLayerNorm
+from tests.planted.wrong.batch_norm.over_rows import MomentsBatchNorm
+from tests.planted.wrong.layer_norm.over_rows import MomentsLayerNorm
+
+ONE_PASS = [row for row in BY_FAULT["one-pass-variance"] if row.expected == {"one-pass-variance"}]
 
 
 def _trials(layer, like):
@@ -19,7 +24,7 @@ def _trials(layer, like):
 
 @pytest.mark.parametrize("row", ONE_PASS, ids=lambda row: row.layer.__name__)
 def test_one_pass_variance_is_told_by_how_its_error_grows(row):
-    trials = probe(Subject(row.layer, KINDS[row.like], "it")).trials
+    trials = probe(Subject(row.layer, KINDS[row.kind], "it")).trials
     found = one_pass_variance(trials)
     assert found is not None
     assert re.match(r"y is wrong only where \|mean\| is 1\.\de\+02 to \d\.\de\+06 deviations", found)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from reference.cases.case import ANOTHER
 from reference.diagnosis import behaviour
 from reference.diagnosis.evidence import Evidence, statistics_given
+from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.groups import FEWEST, NARROW, Part, explained
 from reference.diagnosis.named import NamedFault, in_formulas_of, told_by, unknown
 from reference.diagnosis.search import Search
@@ -58,6 +59,7 @@ class _Diagnosis:
         if not self._by_precision():
             self._by_formula()
         self._by_consequence()
+        self.causes = _without_covered(self.causes)
         if self.wrong or not self.causes:
             left = {name for _, name in self.wrong} or set(self.evidence.wrong)
             names = tuple(name for name in QUANTITIES if name in left)
@@ -148,15 +150,34 @@ class _Diagnosis:
         return any((trial.case, name) in self.wrong for name in trial.wrong)
 
 
+def _without_covered(causes: list[NamedFault]) -> list[NamedFault]:
+    """The causes without what is only another side of one beside it, as far as that speaks of the same quantities."""
+    found = []
+    for cause in causes:
+        spoken = {
+            name
+            for other in causes
+            if other.id in FAULTS and cause.id in FAULTS[other.id].covers
+            for name in other.quantities
+        }
+        left = tuple(name for name in cause.quantities if name not in spoken)
+        found += [replace(cause, quantities=left)] if left or not spoken else []
+    return found
+
+
 def _is_given(part: Part, trial: Trial, name: str) -> bool:
     """Whether the mistakes of a part are why a quantity is wrong: with them the formula gives it, and without it does not.
 
-    The second half is for what no formula is about: the right numbers in an array of the wrong shape.
+    The second half is for what no formula is about: the right numbers in an array of the wrong shape, and digits that are
+    lost. Where a mistake is so small that the right formula gives the numbers too, it must give them within the tolerance.
     """
     suspects = part.first.suspects
-    if not suspects or name in part.first.unknown or part.search.reproduces((), [trial], name):
+    if not suspects or name in part.first.unknown or not part.search.reproduces(suspects, [trial], name):
         return False
-    return part.search.reproduces(suspects, [trial], name)
+    comparison = trial.comparisons[name]
+    if not part.search.reproduces((), [trial], name):
+        return True
+    return not comparison.problem and part.search.error(suspects, trial, name) <= comparison.tolerance
 
 
 def _not_given(search: Search, suspects: tuple[Suspect, ...], trial: Trial) -> list[str]:

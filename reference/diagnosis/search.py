@@ -246,8 +246,11 @@ class Search:
         if any(s.forward for s in suspects):  # its backward may be the true derivative, which is taken on some alone
             few = [t for t in self.trials if t.case in self.formulas.differentiable] or few
         arrays = [(trial, name) for trial in few for name in names if name in trial.comparisons]
-        errors = (min(self.formulas.error(suspects, *array, way) for way in Backward) for array in arrays)
-        return max(errors, default=0.0)
+        return max((self.error(suspects, *array) for array in arrays), default=0.0)
+
+    def error(self, suspects: Suspects, trial: Trial, name: str) -> float:
+        """How far the formula with these mistakes is from the subject in one array, with the backward that fits best."""
+        return min(self.formulas.error(suspects, trial, name, way) for way in Backward)
 
 
 # The steps of the formula that each gradient is made of.

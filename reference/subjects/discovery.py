@@ -118,7 +118,7 @@ class _Explorer:
     def _parameters(self, reading: Reading) -> None:
         """Whether it can be had with and without a gamma, and with and without a beta."""
         keywords, form = self.subject.keywords, self.subject.form
-        has_gamma, has_beta = (role in form.given or form.has(role) for role in ("gamma", "beta"))
+        has_gamma, has_beta = (role in form.given or self._has(role, reading) for role in ("gamma", "beta"))
         if form.strange:
             ours, what = ("dgamma", "gradients") if has_gamma else ("gamma", "parameters")
             raise Refused(
@@ -134,6 +134,15 @@ class _Explorer:
         elif self.kind.has_beta and has_gamma and not has_beta:
             self.not_covered["beta"] = "it has none"
         self.scope = replace(self.scope, gammas=optional if has_gamma else (False,), betas=betas)
+
+    def _has(self, role: str, reading: Reading) -> bool:
+        """Whether there is a place for a parameter, and something in it where nothing can be said to have it there."""
+        form, keywords = self.subject.form, self.subject.keywords
+        if not form.has(role) or keywords & {self.kind.affine_keyword, "bias"} or not reading.stages:
+            return form.has(role)
+        places = form.places[role]
+        found = [entry for stage in reading.stages.values() for entry in stage if entry.place in places]
+        return not found or any(entry.value is not None for entry in found)
 
     def _ranks(self) -> tuple[int, ...]:
         """The ranks that it takes; with those that were asked for, no others are tried."""

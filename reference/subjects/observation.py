@@ -33,8 +33,8 @@ class Observation:
         outcome: the arrays of the last call, in torch's shapes and axes; a quantity that the layer does not give is absent.
         problems: for a quantity without an array what came instead, in words.
         findings: what else was seen.
-        refused: how the constructor, the first forward, or backward in eval mode refused the case: an exception in words;
-            else "". What came before it is in the outcome.
+        refused: how the constructor, the first forward, or backward in eval mode or for want of memory refused the case:
+            an exception in words; else "". What came before it is in the outcome.
         raised: the stage ("forward", "backward") in which an exception came, else "".
     """
 

@@ -229,7 +229,10 @@ def _same(one: object, other: object) -> bool:
 
 
 def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attempt[None], clock: Clock | None) -> None:
-    """What ended a run: the time, a write into a read-only array, a refusal, or an exception of its own."""
+    """What ended a run: the time, a write into a read-only array, a refusal, or an exception of its own.
+
+    Whose backward wants more memory than there is refuses that x, as one of eval mode may refuse all.
+    """
     backward = stage.name == "backward"
     if tried.timed_out:
         seen.find("timeout", "y", f"no answer within {clock.seconds if clock else 0:g} s in {stage.name} of {case}")
@@ -238,11 +241,9 @@ def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attem
     if "read-only" in tried.failure and stage.name != "constructor":
         id = "upstream-gradient-mutated" if backward and case.dy_layout == "read-only" else "input-mutated"
         seen.find(id, "dx" if backward else "y", "tried to write into a read-only array")
-    elif stage.name in ("constructor", "first forward") or isinstance(tried.error, MemoryError):
+    elif stage.name in ("constructor", "first forward") or (_is_refusal(tried) and not backward):
         seen.refused = tried.failure
-    elif backward and (
-        not stage.training or "negative stride" in tried.failure
-    ):  # torch.from_numpy takes no such array
+    elif backward and (not stage.training or _is_refusal(tried)):
         seen.refused, seen.raised = tried.failure, "backward"
         return
     else:
@@ -251,6 +252,11 @@ def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attem
             if name == "dx" or (case.has_gamma if name == "dgamma" else case.has_beta if name == "dbeta" else True):
                 seen.find(f"{stage.name.split()[-1]}-raises", name, f"{stage.name} raised {tried.failure}{place}")
     seen.fail("backward" if backward else "forward", f"raised {tried.failure}")
+
+
+def _is_refusal(tried: Attempt[None]) -> bool:
+    """Whether what was raised says that such arrays are not taken: too large, or in an order that torch does not take."""
+    return isinstance(tried.error, MemoryError) or "negative stride" in tried.failure
 
 
 @dataclass

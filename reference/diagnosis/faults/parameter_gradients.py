@@ -111,6 +111,7 @@ ENTRIES = (
         right=DGAMMA,
         quantities=("dgamma",),
         variants=(_summed_over(_batch_axis, "dgamma"),),
+        covers=("parameter-gradients-misshapen",),
     ),
     Fault(
         id="dbeta-mean-not-sum",
@@ -144,6 +145,7 @@ ENTRIES = (
         quantities=("dbeta",),
         layers=CENTRED,
         variants=(_summed_over(_batch_axis, "dbeta"),),
+        covers=("parameter-gradients-misshapen",),
     ),
     Fault(
         id="dgamma-dbeta-swapped",

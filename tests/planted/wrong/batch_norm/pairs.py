@@ -250,7 +250,7 @@ ROWS = (
     ),
     planted(
         BufferBiasedAndDxIntoDy,
-        "running-var-biased dx-aliases-dy",
+        "running-var-biased upstream-gradient-mutated",
         "running_var dx y dgamma",
         "work buffer; dx is right in value; y and dgamma only in an eval step after training steps",
         raises=True,

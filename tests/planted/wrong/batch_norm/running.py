@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from tests.planted.row import wrong
+from tests.planted.unknown.running import StatefulBatchNorm
 
 
 class ClosureBatchNorm:
@@ -126,6 +127,11 @@ class ClosureRunningVarDecayedTwice(ClosureBatchNorm):
         super().update(mean, var, n)
 
 
+class EpsInRunningVarBatchNorm(StatefulBatchNorm):
+    def update(self, mean, var, n, m):
+        super().update(mean, var + self.eps, n, m)  # planted: var already has eps; the batch's own output is right
+
+
 class ClosureUpdatedInEvalAfterUse(ClosureBatchNorm):
     def normalize_by_running(self, x):
         y, pull = super().normalize_by_running(x)
@@ -228,6 +234,13 @@ ROWS = (
         "running-var-decayed-twice",
         "running_var y dx dgamma",
         "(1 - momentum) twice on the old variance" + AFTER_TRAINING,
+    ),
+    wrong(
+        "BatchNorm",
+        EpsInRunningVarBatchNorm,
+        "running-var-includes-eps",
+        "running_var y dx dgamma",
+        "three steps; eps averaged into running_var" + AFTER_TRAINING,
     ),
     planted(
         ClosureUpdatedInEvalAfterUse,

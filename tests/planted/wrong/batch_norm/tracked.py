@@ -4,9 +4,11 @@ Where a running value goes wrong in training, an eval step after it has y, dx an
 `reference` or `npnorm`: the corpus judges them.
 """
 
+from functools import partial
+
 import numpy as np
 
-from tests.planted.row import Planted
+from tests.planted.row import wrong
 
 
 class Track:
@@ -165,37 +167,35 @@ class TrackUnbiasedMean(TrackBatchNorm):
 EVAL = " y dx dgamma"
 
 
-def _row(layer, fault, quantities, note):
-    return Planted(layer, "BatchNorm", frozenset({fault}), frozenset(quantities.split()), f"tracked apart; {note}")
+planted = partial(wrong, "BatchNorm", style="tracked apart; ")
 
-
-ROWS: tuple[Planted, ...] = (
-    _row(TrackFromZero, "running-statistics-start-at-zero", "running_var" + EVAL, "running_var from 0"),
-    _row(
+ROWS = (
+    planted(TrackFromZero, "running-statistics-start-at-zero", "running_var" + EVAL, "running_var from 0"),
+    planted(
         TrackFirstWhole,
         "running-statistics-replaced-by-first-batch",
         "running_mean running_var" + EVAL,
         "the first rate is 1",
     ),
-    _row(
+    planted(
         TrackCorrectedInUse,
         "running-statistics-bias-corrected",
         "running_var" + EVAL,
         "in eval; 0 / 0 before the first batch and at a momentum of 0",
     ),
-    _row(
+    planted(
         TrackCorrectedOnceTaught,
         "running-statistics-bias-corrected",
         "running_var" + EVAL,
         "in eval; zeros before the first batch",
     ),
-    _row(
+    planted(
         TrackCorrectedInStore,
         "running-statistics-bias-corrected",
         "running_mean running_var" + EVAL,
         "what is stored is corrected; 0 / 0 at a momentum of 0",
     ),
-    _row(TrackWithEps, "running-var-includes-eps", "running_var" + EVAL, "eps before n / (n - 1)"),
-    _row(TrackWithEpsAfter, "running-var-includes-eps", "running_var" + EVAL, "eps after n / (n - 1)"),
-    _row(TrackUnbiasedMean, "running-mean-unbiased", "running_mean" + EVAL, "n / (n - 1) for both"),
+    planted(TrackWithEps, "running-var-includes-eps", "running_var" + EVAL, "eps before n / (n - 1)"),
+    planted(TrackWithEpsAfter, "running-var-includes-eps", "running_var" + EVAL, "eps after n / (n - 1)"),
+    planted(TrackUnbiasedMean, "running-mean-unbiased", "running_mean" + EVAL, "n / (n - 1) for both"),
 )

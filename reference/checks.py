@@ -170,7 +170,7 @@ def refusals(refused: Sequence[Trial]) -> dict[str, str]:
     """What the layer refused among the cases, and why: the value, shape or mode that sets such cases apart, if it is one."""
     found: dict[str, str] = {}
     for trial in refused:
-        if trial.seen.raised == "backward" and not trial.case.training:
+        if trial.seen.raised == "backward" and (not trial.case.training or trial.case.history == "eval between"):
             found.setdefault("backward in eval mode", f"refused: {trial.seen.refused}")
         elif 0 in trial.case.shape:
             found.setdefault("an empty batch", f"refused: {trial.seen.refused}")

@@ -14,6 +14,7 @@ from reference.cases.case import ANOTHER
 from reference.diagnosis import behaviour
 from reference.diagnosis.evidence import Evidence, statistics_given
 from reference.diagnosis.faults import FAULTS
+from reference.diagnosis.formulas import cache_does_not_fit
 from reference.diagnosis.groups import FEWEST, NARROW, Part, explained
 from reference.diagnosis.named import NamedFault, in_formulas_of, told_by, unknown
 from reference.diagnosis.search import Search
@@ -59,7 +60,7 @@ class _Diagnosis:
         if not self._by_precision():
             self._by_formula()
         self._by_consequence()
-        self.causes = _without_covered(self.causes)
+        self._drop_other_sides()
         if self.wrong or not self.causes:
             left = {name for _, name in self.wrong} or set(self.evidence.wrong)
             names = tuple(name for name in QUANTITIES if name in left)
@@ -139,6 +140,22 @@ class _Diagnosis:
             self.causes[number] = replace(cause, quantities=(*cause.quantities, *more))
             self._account(consequences)
 
+    def _drop_other_sides(self) -> None:
+        """What is only another side of a cause is not told beside it, and that cause speaks of its quantities too."""
+        for side in list(self.causes):
+            over = next((c for c in self.causes if c.id in FAULTS and side.id in FAULTS[c.id].covers), None)
+            if over is None or (FAULTS[over.id].cached and not self._only_where_no_cache_fits(side.id)):
+                continue
+            self.causes.remove(side)
+            both = {*over.quantities, *side.quantities}
+            names = tuple(name for name in QUANTITIES if name in both)
+            self.causes[self.causes.index(over)] = replace(over, quantities=names)
+
+    def _only_where_no_cache_fits(self, id: str) -> bool:
+        """Whether something was seen only where a layer with an earlier call's cache has none, or one of another size."""
+        seen = [t for t in self.evidence.counted if any(finding.id == id for finding in t.findings)]
+        return all(cache_does_not_fit(t.case) for t in seen)
+
     # --- the account --------------------------------------------------------------------------------------------------
 
     def _account(self, trials: Iterable[Trial], names: Iterable[str] = QUANTITIES) -> None:
@@ -148,21 +165,6 @@ class _Diagnosis:
 
     def _is_left(self, trial: Trial) -> bool:
         return any((trial.case, name) in self.wrong for name in trial.wrong)
-
-
-def _without_covered(causes: list[NamedFault]) -> list[NamedFault]:
-    """The causes without what is only another side of one beside it, as far as that speaks of the same quantities."""
-    found = []
-    for cause in causes:
-        spoken = {
-            name
-            for other in causes
-            if other.id in FAULTS and cause.id in FAULTS[other.id].covers
-            for name in other.quantities
-        }
-        left = tuple(name for name in cause.quantities if name not in spoken)
-        found += [replace(cause, quantities=left)] if left or not spoken else []
-    return found
 
 
 def _is_given(part: Part, trial: Trial, name: str) -> bool:

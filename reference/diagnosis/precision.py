@@ -77,8 +77,11 @@ def _loss_of(trial: Trial, changes: Changes) -> _Loss | None:
         # where what is lost is more than there was, the root is one of a negative number, or of one that was clamped
         gone = LOST[1] * u * last.mean.astype(np.float64) ** 2 > var + last.eps
         # A row is made from a rounded mean all the same, and tolerated up to that.
-        tolerable = tolerance_of("y", conditioning, case.dtype) * u * whole
-        tolerated, rounded = error <= tolerable, rest <= tolerable * np.maximum(np.abs(factor), 1)
+        units = tolerance_of("y", conditioning, case.dtype) * u
+        tolerated = error <= units * whole
+        # beside a beta, a small xhat has no more digits than that
+        scale = np.abs(trial.expected.truth.scale["y"].reshape(last.view.shape) / last.gamma).astype(np.float64)
+        rounded = rest <= units * _size(scale, axes) * np.maximum(np.abs(factor), 1)
     rows = np.isfinite(factor) & ~tolerated
     if not np.all(np.isfinite(factor) | gone) or not np.all((left <= FOLLOWS) | rounded | ~rows):
         return None

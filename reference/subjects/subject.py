@@ -180,11 +180,13 @@ class Subject:
             stage.name = "backward"
             returned = self.form.call_backward(layer, dy, cache)
             given = split(returned)
-            if isinstance(y, np.ndarray) and not case.overwrite:
+            # what lies in x's memory changes with x, which is the caller's to change
+            if isinstance(y, np.ndarray) and not case.overwrite and not np.may_share_memory(y, x):
                 held.append(("y", y, y_before))  # type: ignore[arg-type]
             if not last:
-                if isinstance(given["dx"], np.ndarray):
-                    held.append(("dx", given["dx"], given["dx"].copy()))
+                dx = given.get("dx")
+                if isinstance(dx, np.ndarray) and not np.may_share_memory(dx, x):
+                    held.append(("dx", dx, dx.copy()))
                 continue
             if x.tobytes() != x_before and "input-mutated" not in {finding.id for finding in seen.findings}:
                 seen.find("input-mutated", "dx", "x was changed by backward")

@@ -55,6 +55,6 @@ def _mentions_widths(subject: Subject) -> bool:
             source = inspect.getsource(method)
         except (TypeError, OSError):
             continue
-        if re.search(r"result_type|float16|\bhalf\b|astype\(\s*np\.float32|promote_types", source):
+        if re.search(r"result_type|float16|np\.half\b|astype\(\s*np\.float32|promote_types", source):
             return True
     return False

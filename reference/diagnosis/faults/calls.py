@@ -93,5 +93,6 @@ ENTRIES = (
         ),
         stateful=True,
         cached=True,
+        covers=("backward-raises",),
     ),
 )

@@ -102,6 +102,7 @@ ENTRIES = (
         ),
         stateful=True,
         cached=True,
+        covers=("backward-raises",),
     ),
     Fault(
         id="eval-backward-missing",

@@ -71,7 +71,7 @@ ROWS = (
     planted(
         MomentsBatchNorm,
         "one-pass-variance",
-        "y dx dgamma",
+        "y dx dgamma running_var",
         "may be negative; at a large mean; eval uses what was learned",
     ),
 )

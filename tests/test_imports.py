@@ -198,7 +198,7 @@ def test_what_is_on_top_is_used_by_nobody(name: str, path: Path) -> None:
     assert not used
 
 
-@each({name: path for name, path in TESTS.items() if name.startswith("tests.planted.")})
+@each({name: path for name, path in TESTS.items() if name.startswith(("tests.planted.", "tests.formulations"))})
 def test_strangers_layers_share_no_code_with_us(name: str, path: Path) -> None:
     """They are what the verdicts are tested on; of us they know the row that they fill in."""
     for imported in imports(name, path):

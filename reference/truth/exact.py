@@ -329,6 +329,11 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
     """For each quantity the sum of the magnitudes of the terms that make each element of it.
 
     What xhat contributes is never taken for less than one unit of it: a layer rounds xhat before it is added up.
+
+    Statistics that are given come with the rounding of all that they followed, which may be far larger than they are:
+    old + 1 * (new - old) leaves of a new variance of 1e-5 what 1 + 1e-5 does, and new + 1 * (old - new) of an old one
+    what is left beside the new. A variance off by its scale's roundoff moves rstd, as (var + eps)**-0.5 has it, by
+    scale / (2 (var + eps)) roundoffs: so many units of xhat, and of dx, join what they have by themselves.
     """
     p = done[-1]
     u = roundoff(p.case.dtype)
@@ -339,10 +344,15 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
             mean = np.maximum(mean, q.average(abs(q.x)))
             # what the mean may be off by is left in each distance, to be squared
             var = np.maximum(var, q.stored_var + MEAN_IS_OFF**2 * u * q.average(q.x**2))
-    # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
-    xhat = (abs(p.x) + mean) * p.rstd if p.constant else abs(p.xhat)
-    size, magnitude, d, shape = np.maximum(xhat, 1), abs(p.dy), abs(p.d), p.input_shape
-    dx = d if p.constant else d + p.average(d) + size * p.average(d * size)
+    magnitude, d, shape = abs(p.dy), abs(p.d), p.input_shape
+    if p.constant:
+        # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
+        doubt = var / (2 * (p.var + p.eps))
+        size = np.maximum((abs(p.x) + mean) * p.rstd + abs(p.xhat) * doubt, 1)
+        dx = d + d * doubt
+    else:
+        size = np.maximum(abs(p.xhat), 1)
+        dx = d + p.average(d) + size * p.average(d * size)
     scales = {
         "y": (abs(p.gamma) * size + abs(p.beta)).reshape(shape),
         "dx": (p.rstd * dx).reshape(shape),

@@ -10,7 +10,7 @@ from reference.cases.case import Case, with_gamma
 from reference.cases.probes import BASES
 from reference.kinds import Kind
 from reference.subjects.form import Form, complete, signature_form
-from reference.subjects.gathering import split
+from reference.subjects.gathering import keys_of, split
 from reference.subjects.guard import Attempt, Clock, attempt
 from reference.subjects.observation import Finding
 from reference.subjects.places import Found, look
@@ -141,6 +141,7 @@ def _run(subject: Subject, reading: Reading) -> None:
     returned = found.call_backward(layer, dy, cache)
     reading.stages["backward"] = look(layer)
     reading.returns = len(split(returned)) - 1
+    reading.form = replace(found, keys=keys_of(returned))
 
 
 def starting_point(subject: Subject, reading: Reading) -> Iterator[Finding]:

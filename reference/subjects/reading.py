@@ -55,10 +55,11 @@ def read(subject: Subject, ndims: Sequence[int] | None, dtypes: Sequence[str] | 
 
 
 def _plain_cases(kind: Kind, ndims: Sequence[int] | None, dtypes: Sequence[str] | None) -> Iterator[Case]:
-    """The plainest case of each rank and dtype that may be tried, with a gamma."""
+    """The plainest case of each rank and dtype that may be tried, with a gamma; in float16 where nothing else may be."""
+    wide = [dtype for dtype in ("float64", "float32") if dtypes is None or dtype in dtypes]
     for rank in (4, 2, 3, 5):
-        for dtype in ("float64", "float32"):
-            if rank in kind.ranks and (ndims is None or rank in ndims) and (dtypes is None or dtype in dtypes):
+        for dtype in wide or ("float16",):
+            if rank in kind.ranks and (ndims is None or rank in ndims):
                 yield with_gamma(replace(BASES[kind][rank], dtype=dtype), True)
 
 

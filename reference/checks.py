@@ -74,7 +74,7 @@ def check(
     name = name or str(getattr(layer, "__name__", type(layer).__name__))
     kind = kind_of(name, like or getattr(layer, "like", None))
     timeout = 60 + 0.03 * examples if timeout is None else timeout
-    accept = _validated(layer, kind, examples, accept, ndims, dtypes, timeout)
+    accept = validated(layer, kind, examples, accept, ndims, dtypes, timeout)
     subject = Subject(layer, kind, name, channels_last, names)
     probed = probe(subject, ndims, accept, timeout, examples, progress, dtypes)
     run, trials, discovery = probed.run, probed.trials, probed.discovery
@@ -195,7 +195,7 @@ def kind_of(name: str, like: str | None = None) -> Kind:
     return kind
 
 
-def _validated(
+def validated(
     layer: Any,
     kind: Kind,
     examples: int,
@@ -218,7 +218,7 @@ def _validated(
     if unknown:
         raise ValueError(f"Expected ndims to be some of {kind.ranks} for {kind.name} but got {unknown}")
     strange = sorted(set(dtypes or ()) - set(DTYPES))
-    if strange or dtypes == ():
+    if strange or (dtypes is not None and not dtypes):
         raise ValueError(f"Expected dtypes to be some of {DTYPES} but got {strange}")
     conventions_named(accept)  # refuses what is none
     return accept

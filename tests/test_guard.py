@@ -4,7 +4,6 @@ And nothing of it stays: what is printed, random numbers, error settings and the
 """
 
 import io
-import json
 import random
 import re
 import sys
@@ -18,49 +17,7 @@ import pytest
 import npnorm
 from reference import Refused, check
 from reference.subjects.guard import Clock, OutOfTime, describe, shielded
-
-
-def odd(**methods):
-    """npnorm's LayerNorm with other methods."""
-    return type("OddLayerNorm", (npnorm.LayerNorm,), methods)
-
-
-def in_forward(deed):
-    """A right layer that does something more in forward: deed(x, y) may give another y."""
-
-    def forward(self, x):
-        y = npnorm.LayerNorm.forward(self, x)
-        given = deed(x, y)
-        return y if given is None else given[0]
-
-    return odd(forward=forward)
-
-
-def in_backward(deed):
-    """The same in backward: deed(layer, dy, dx)."""
-
-    def backward(self, dy):
-        dx = npnorm.LayerNorm.backward(self, dy)
-        given = deed(self, dy, dx)
-        return dx if given is None else given[0]
-
-    return odd(backward=backward)
-
-
-def dgamma_as(change):
-    def deed(layer, dy, dx):
-        if layer.dgamma is not None:
-            layer.dgamma = change(layer.dgamma)
-
-    return in_backward(deed)
-
-
-def verdict(layer, **options):
-    """The report on a layer, after it has been printed and written as JSON, which must not fail either."""
-    report = check(layer, "LayerNorm", **({"examples": 0, "ndims": [2], "minimize": False, "timeout": 20} | options))
-    assert str(report)
-    assert json.dumps(report.to_dict(), allow_nan=False)
-    return report
+from tests.odd import dgamma_as, in_backward, in_forward, odd, verdict
 
 
 class Unspeakable(Exception):
@@ -249,11 +206,6 @@ def _aliased(layer, dy, dx):
     return (dy,)
 
 
-def _replaced(dy, dx):
-    """dx where it is right to hand out dy itself: nothing was written; else dx."""
-    return dy if np.array_equal(dy, dx) else dx
-
-
 _into_output = odd(
     forward=lambda self, x: setattr(self, "y", npnorm.LayerNorm.forward(self, x)) or self.y,
     backward=lambda self, dy: np.copyto(self.y, npnorm.LayerNorm.backward(self, dy)) or self.y,
@@ -292,26 +244,6 @@ DEEDS = {  # the layer, the mistake, the quantity, and a word of what was seen
         "y has dtype float32 for an x of float64",
     ),
 }
-HAZARDS = {  # the same, right in ordinary use
-    "dx is dy's memory": (
-        in_backward(lambda layer, dy, dx: (_replaced(dy, dx),)),
-        "dx-aliases-dy",
-        "dx",
-        "dx shares its memory with dy",
-    ),
-    "y is wider": (
-        in_forward(lambda x, y: (y.astype(np.float64),)),
-        "dtype-promoted",
-        "y",
-        "y has dtype float64 for an x of float32",
-    ),
-    "dx is wider": (
-        in_backward(lambda layer, dy, dx: (dx.astype(np.float64),)),
-        "dtype-promoted",
-        "dx",
-        "dx has dtype float64 for an x of float32",
-    ),
-}
 
 
 @pytest.mark.parametrize(("layer", "id", "quantity", "words"), DEEDS.values(), ids=DEEDS)
@@ -325,19 +257,6 @@ def test_deed_is_named(layer, id, quantity, words):
     assert fault.quantities[0] == quantity
     assert set(fault.quantities) == {quantity} | wrong
     assert words in fault.evidence
-
-
-@pytest.mark.parametrize(("layer", "id", "quantity", "words"), HAZARDS.values(), ids=HAZARDS)
-def test_hazard_is_listed_and_fails_only_a_strict_check(layer, id, quantity, words):
-    report = verdict(layer)
-    assert report.passed
-    assert report.faults == []
-    assert [(hazard.id, hazard.kind, hazard.quantities) for hazard in report.hazards] == [(id, "hazard", (quantity,))]
-    assert words in report.hazards[0].evidence
-    assert f"hazard: {id} ({quantity}): {report.hazards[0].summary}" in " ".join(str(report).split())
-    strict = verdict(layer, strict=True)
-    assert not strict.passed
-    assert strict.faults == report.hazards
 
 
 def test_backward_that_writes_into_x_of_the_forward():

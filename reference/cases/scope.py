@@ -51,6 +51,7 @@ class Scope:
                 "with beta" if case.has_beta else "without beta",
             ),
             (case.training not in self.modes, "training mode" if case.training else "eval mode"),
+            (case.tracks and case.history == "eval between" and False not in self.modes, "eval mode in a call before"),
             (not self.several_axes and len(case.parameter_shape) > 1, SEVERAL_AXES),
             ("eps" in options and "eps" not in self.keywords, "the keyword eps"),
             (options.get("eps", 0.0) is None and not self.no_eps, "eps=None"),

@@ -81,10 +81,15 @@ def load(path: str) -> Any:
     return module
 
 
-def set_parameter(layer: Any, name: str, value: np.ndarray) -> None:
-    """Set gamma or beta, in the shape that the layer's own has."""
-    own: Any = getattr(layer, name, None)
-    setattr(layer, name, value.reshape(np.shape(own)) if own is not None and np.size(own) == value.size else value)
+def set_parameter(owner: Any, name: Any, value: np.ndarray) -> None:
+    """Set gamma or beta of a layer, or of a dict or list that it keeps them in, in the shape that its own has."""
+    inside = isinstance(owner, (Mapping, list))
+    own: Any = owner[name] if inside else getattr(owner, name, None)
+    value = value.reshape(np.shape(own)) if own is not None and np.size(own) == value.size else value
+    if inside:
+        owner[name] = value
+    else:
+        setattr(owner, name, value)
 
 
 def run(forward: Any, backward: Any, xs: Iterable[np.ndarray], dys: Iterable[np.ndarray | None]) -> tuple[Any, Any]:
@@ -96,15 +101,33 @@ def run(forward: Any, backward: Any, xs: Iterable[np.ndarray], dys: Iterable[np.
     return y, returned
 
 
-def in_modes(layer: Any, modes: Iterable[bool], xs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The x of each call, once the layer is in the mode of that call."""
+def run_with_cache(
+    forward: Any, backward: Any, xs: Iterable[np.ndarray], dys: Iterable[np.ndarray | None]
+) -> tuple[Any, Any]:
+    """The same where forward returns y and what it keeps for backward, which is given that after dy."""
+    for x, dy in zip(xs, dys, strict=True):
+        result, *cache = forward(x)
+        y = result.copy() if isinstance(result, np.ndarray) else result
+        returned = None if dy is None else backward(dy, *cache)
+    return y, returned
+
+
+def in_modes(layer: Any, modes: Iterable[bool], xs: Iterable[np.ndarray], **attributes: Any) -> Iterator[np.ndarray]:
+    """The x of each call, once the layer is in its mode: by methods, or attributes with their two values."""
     for training, x in zip(modes, xs, strict=True):
         method = getattr(layer, "train" if training else "eval", None)
         if callable(method):
             method()
-        if hasattr(layer, "training"):
-            layer.training = training
+        for name, values in attributes.items():
+            if hasattr(layer, name):
+                setattr(layer, name, values[0] if training else values[1])
         yield x
+
+
+def telling(forward: Any, **modes: Iterable[Any]) -> Any:
+    """forward, which is told its mode in an argument: what that is in each call."""
+    left = {name: iter(values) for name, values in modes.items()}
+    return lambda x: forward(x, **{name: next(values) for name, values in left.items()})
 
 
 def refilled(xs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -119,31 +142,6 @@ def refilled(xs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield first
 
 
-def overwriting_x(forward: Any) -> Any:
-    """forward for a caller who writes other numbers into x before the backward."""
-
-    def forward_then_overwrite(x: np.ndarray) -> Any:
-        y = forward(x)
-        x.flags.writeable = True
-        x[...] = 3 - 2 * x[::-1]
-        return y
-
-    return forward_then_overwrite
-
-
-def overwriting_y(forward: Any) -> Any:
-    """forward for a caller who writes other numbers into y before the backward."""
-
-    def forward_then_overwrite(x: np.ndarray) -> Any:
-        y = forward(x)
-        kept = y.copy()
-        y.flags.writeable = True
-        y[...] = 3 - 2 * y[::-1]
-        return kept
-
-    return forward_then_overwrite
-
-
 def untouched(function: Any, arrays: Sequence[np.ndarray], otherwise: str) -> Any:
     """forward or backward, which must not write into these arrays."""
 
@@ -156,25 +154,65 @@ def untouched(function: Any, arrays: Sequence[np.ndarray], otherwise: str) -> An
     return watched
 
 
-def by_name(returned: Any, names: Sequence[str] = ("dx", "dgamma", "dbeta")) -> dict[str, Any]:
-    """What backward returned: dx alone, or with dgamma and dbeta as a tuple or a dict."""
+def remembering(function: Any, held: list[Any]) -> Any:
+    """forward or backward, whose result is kept in `held` beside a copy of it."""
+
+    def watched(*given: Any) -> Any:
+        result = function(*given)
+        first = result[0] if isinstance(result, tuple) else result
+        held.append((first, np.array(first)))
+        return result
+
+    return watched
+
+
+def check_held(held: Iterable[Any], otherwise: str) -> None:
+    """Raise an AssertionError if a result is not what it was when it was handed out."""
+    assert all(np.array_equal(result, before, equal_nan=True) for result, before in held), otherwise
+
+
+def by_name(returned: Any, **keys: str) -> dict[str, Any]:
+    """What backward returned: dx alone, or with dgamma and dbeta as a tuple, or as a dict with these keys."""
+    names = ("dx", "dgamma", "dbeta")
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], (tuple, list)):
+        returned = (returned[0], *returned[1])
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
+        returned = {"dx": returned[0], **returned[1]}
     if isinstance(returned, (tuple, list)) and 0 < len(returned) <= 3:
-        returned = dict(zip(names, returned, strict=False))
-    return dict(returned) if isinstance(returned, Mapping) else {names[0]: returned}
+        found = dict(zip(names, returned, strict=False))
+    elif isinstance(returned, Mapping):
+        found = {name: returned.get(keys.get(name, name)) for name in names}
+    else:
+        found = {"dx": returned}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def parameter_gradient(returned: Any, layer: Any, name: str, own: str, wanted: np.ndarray) -> Any:
-    """dgamma or dbeta, returned or left in an attribute; in torch's shape, if it has that or the own parameter's."""
-    value: Any = getattr(layer, name, None) if returned is None else returned
-    arrays: tuple[Any, ...] = (value, getattr(layer, own, None), wanted)
-    shapes = [[size for size in np.shape(array) if size != 1] for array in arrays]  # axes of 1 are no difference
-    return np.reshape(value, wanted.shape) if np.size(value) == wanted.size and shapes[0] in shapes[1:] else value
+def at(value: Any, *steps: Any) -> Any:
+    """What is there by these attributes and keys, one inside of the other; None if nothing is."""
+    for step in steps:
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, list):
+            value = value[step]
+        else:
+            value = getattr(value, step, None)
+    return value
 
 
-def running_statistics(layer: Any, names: Sequence[str] = ("running_mean", "running_var")) -> dict[str, Any]:
-    """What the layer has stored, or torch's module, in torch's shape."""
-    pairs = zip(("running_mean", "running_var"), names, strict=True)
-    return {ours: np.ravel(getattr(layer, name)) for ours, name in pairs if getattr(layer, name, None) is not None}
+def parameter_gradient(value: Any, own: Any, wanted: np.ndarray) -> Any:
+    """dgamma or dbeta in torch's shape, if it is flat or has that or the own parameter's."""
+    shapes = [[size for size in np.shape(array) if size != 1] for array in (value, own, wanted)]  # axes of 1 are none
+    fits = np.size(value) == wanted.size and (np.ndim(value) == 1 or shapes[0] in shapes[1:])
+    return np.reshape(value, wanted.shape) if fits else value
+
+
+def check_update(name: str, gradient: Any, own: Any) -> None:
+    """Raise an AssertionError if a step by this gradient would change the parameter's size."""
+    try:
+        size = np.prod(np.broadcast_shapes(np.shape(gradient), np.shape(own)))
+    except ValueError:
+        size = None
+    assert size == np.size(own), f"{name}: got shape {np.shape(gradient)}, expected {np.shape(own)}"
 
 
 def check_size(name: str, own: Any, wanted: int) -> None:

@@ -9,19 +9,18 @@ module writes text; it runs nothing, judges nothing, and must not know how a cal
 import ast
 import base64
 import inspect
-import json
 import re
 import textwrap
 import zlib
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reference.cases.case import ANOTHER, Array, Case
+from reference.cases.case import Array, Case
 from reference.reporting import replay
+from reference.reporting.spoken import Spoken, literal, spoken
 from reference.subjects.observation import GRADIENTS
 from reference.subjects.subject import Subject
 from reference.truth.compare import roundoff
@@ -49,11 +48,9 @@ def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
         trial: what is shown.
         accepted: whether torch is not quite what the layer is held to.
     """
-    case, names = trial.case, subject.form.plain_names()
-    plain = names is not None and case.history != ANOTHER and "gamma" not in subject.constructor.takes
-    place = _place(subject) if plain else None
+    case, parameters = trial.case, _parameters(trial.case)
+    words = spoken(subject, case, parameters)
     calls = [case.arrays(call) for call in range(case.calls)]
-    parameters = _parameters(case)
     data = [
         f"x = [{', '.join(_array(call.x) for call in calls)}]",
         f"dy = [{', '.join(_array(call.dy) for call in calls)}]",
@@ -65,16 +62,12 @@ def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
         if accepted:
             lines.append("# Conventions were accepted: where they apply torch is not what the layer is held to.")
         lines.append(f"got = {_recorded(trial)}  # when it was checked")
-    if place:
-        path, name = place
-        positional, given = subject.constructor.arguments(case)
-        arguments = [*map(repr, positional), *(f"{theirs}={value!r}" for theirs, value in given.items())]
-        build = f"their_module.{name}({', '.join(arguments)})"
-        lines += _again(trial, path, _layer(trial, build, parameters, names or {}))
+    if words:
+        lines += _again(trial, words.path, _layer(trial, words, parameters))
     if trial.wrong:
         lines.append(f"compare(got, expected, {_tolerances(trial)})")
-    if trial.findings and not place:
-        lines.append(f"raise AssertionError({_quoted('; '.join(finding.detail for finding in trial.findings))})")
+    if trial.findings and not words:
+        lines.append(f"raise AssertionError({literal('; '.join(finding.detail for finding in trial.findings))})")
     else:
         lines.append('print("no difference")')
     return _program(f"{subject.name} against torch.nn.{_module(case)}.\n\n{case}\n", data, lines)
@@ -95,78 +88,78 @@ def _torch(trial: Trial, parameters: Mapping[str, Array]) -> list[str]:
         lines, module = [f"module = {module}"], "module"
         xs = f"in_modes(module, {_modes(case)}, x)"
     lines.append(f"expected = torch_answer({module}, {xs}, {rest})")
-    if set(RUNNING) & set(trial.wrong):
-        lines.append("expected |= running_statistics(module)")
+    lines += [f'expected["{name}"] = np.ravel(module.{name})' for name in RUNNING if name in trial.wrong]
     return lines
 
 
-def _layer(trial: Trial, build: str, parameters: Mapping[str, Array], names: Mapping[str, str]) -> list[str]:
+def _layer(trial: Trial, words: Spoken, parameters: Mapping[str, Array]) -> list[str]:
     """The lines that build the layer, run it, and leave what it gives in `got`."""
     case = trial.case
     found = {(finding.id, finding.quantity): finding.detail for finding in trial.findings}
-    forward, backward = (f"layer.{names.get(name, name)}" for name in ("forward", "backward"))
+    forward, backward = words.forward, words.backward
     xs = f"[{LAYOUTS[case.layout].format('a')} for a in x]"
     dys = f"[{LAYOUTS[case.dy_layout].format('a')} for a in dy]"
     if case.history == "forward only":
         dys = f"[{'None, ' * (case.calls - 1)}{LAYOUTS[case.dy_layout].format('dy[-1]')}]"
-    lines = [f"layer = {build}"]
+    lines = list(words.build)
     if ("gamma-per-group", "y") in found:
-        own = names.get("gamma", "gamma")
-        lines.append(f"check_size({_quoted(own)}, layer.{own}, {case.parameter_shape[0]})")
-    lines += [f"set_parameter(layer, {_quoted(names.get(name, name))}, {name})" for name in parameters]
+        lines.append(f"check_size({literal(words.name('gamma'))}, {words.value('gamma')}, {case.parameter_shape[0]})")
+    lines += words.setting(parameters)
     lines.append(f"xs, dys = {xs}, {dys}")
 
     for key, text in {("input-mutated", "y"): forward, ("input-mutated", "dx"): backward}.items():
         if "changed" in found.get(key, ""):  # what only tried to, with a read-only array, ended in an exception
-            watched = f"untouched({text}, xs, {_quoted(found[key])})"
+            watched = f"untouched({text}, xs, {literal(found[key])})"
             forward, backward = (watched, backward) if text == forward else (forward, watched)
     if "changed" in found.get(("upstream-gradient-mutated", "dx"), ""):
-        backward = f"untouched({backward}, dys[-1:], {_quoted(found['upstream-gradient-mutated', 'dx'])})"
-    if case.overwrite:
-        forward = f"overwriting_{case.overwrite}({forward})"
+        backward = f"untouched({backward}, dys[-1:], {literal(found['upstream-gradient-mutated', 'dx'])})"
+    held = [name for id, name in found if id == "result-overwritten"]
+    if held:
+        lines.append("held = []")
+        forward = f"remembering({forward}, held)" if "y" in held else forward
+        backward = f"remembering({backward}, held)" if "dx" in held else backward
     inputs = "refilled(xs)" if case.history == "refilled" else "xs"
     if case.kind.tracks:
-        inputs = f"in_modes(layer, {_modes(case)}, {inputs})"
-    lines.append(f"y, returned = run({forward}, {backward}, {inputs}, dys)")
-    lines += _collected(trial, parameters, names)
+        modes = "".join(f", {name}={values}" for name, values in words.modes.items())
+        inputs = f"in_modes(layer, {_modes(case)}, {inputs}{modes})"
+    lines.append(f"y, returned = run{'_with_cache' * words.cache}({forward}, {backward}, {inputs}, dys)")
+    lines += _collected(trial, words, parameters)
     for (id, name), detail in found.items():
-        if id in ("dtype-promoted", "dtype-demoted"):
-            lines.append(f'assert got["{name}"].dtype == x[-1].dtype, {_quoted(detail)}')
-        elif id == "dx-aliases-dy":
-            lines.append(f'assert not np.may_share_memory(got["dx"], dys[-1]), {_quoted(detail)}')
+        if id == "dtype-demoted":
+            lines.append(f'assert got["{name}"].dtype == x[-1].dtype, {literal(detail)}')
+        elif id == "result-overwritten":
+            lines.append(f"check_held(held, {literal(detail)})")
     return lines
 
 
-def _collected(trial: Trial, parameters: Mapping[str, Array], names: Mapping[str, str]) -> list[str]:
+def _collected(trial: Trial, words: Spoken, parameters: Mapping[str, Array]) -> list[str]:
     """The lines that put into `got` what was wrong."""
-    own = {name: names.get(name, name) for name in (*GRADIENTS, *RUNNING, *parameters)}
     wrong = {*trial.wrong, *(finding.quantity for finding in trial.findings)}
-    order = tuple(own[name] for name in GRADIENTS)
-    call = f"by_name(returned{'' if order == GRADIENTS else f', {order}'})"
-    wanted = [name for name in ("y", *GRADIENTS) if name in wrong]
-    given = call if len(wanted) == 1 else "given"
-    entries = {"y": "y", **{name: f"{given}.get({_quoted(own[name])})" for name in GRADIENTS}}
-    for gamma in parameters:
-        name = f"d{gamma}"
-        arguments = f"{entries[name]}, layer, {_quoted(own[name])}, {_quoted(own[gamma])}, {gamma}"
-        entries[name] = f"parameter_gradient({arguments})"
-    if len(wanted) == 1:
-        lines = [f'got = {{"{wanted[0]}": {entries[wanted[0]]}}}']
-    else:
-        lines = [f"given = {call}"] if wrong & set(GRADIENTS) else []
-        lines += ["got = {}", *(f'got["{name}"] = {entries[name]}' for name in wanted)]
-    if wrong & set(RUNNING):
-        order = tuple(own[name] for name in RUNNING)
-        lines.append(f"got |= running_statistics(layer{'' if order == RUNNING else f', {order}'})")
+    misshapen = {finding.quantity for finding in trial.findings if finding.id == "parameter-gradients-misshapen"}
+    lines = []
+    if wrong & set(GRADIENTS):
+        of_parameters = [f"d{name}" for name in parameters if f"d{name}" in wrong]
+        lines.append(f"given = {words.gradients(of_parameters)}")
+    lines.append("got = {}")
+    for name in ("y", *GRADIENTS):
+        if name not in wrong:
+            continue
+        value, own = "y" if name == "y" else f'given.get("{name}")', name.removeprefix("d")
+        if name in misshapen:
+            lines.append(f'check_update("{name}", {value}, {words.value(own)})')
+        if own in parameters:
+            value = f"parameter_gradient({value}, {words.value(own)}, {own})"
+        lines.append(f'got["{name}"] = {value}')
+    lines += [f'got["{name}"] = np.ravel({words.value(name)})' for name in RUNNING if name in wrong]
     return lines
 
 
 def _again(trial: Trial, path: str, lines: list[str]) -> list[str]:
     """The lines that load the layer's file and then do the others; only if it is there, if there is something else."""
-    lines = [f"their_module = load({_quoted(path)})", *lines]
+    lines = [f"their_module = load({literal(path)})", *lines]
     if not trial.wrong:
         return lines
-    return [f"if Path({_quoted(path)}).exists():", *(f"    {line}" for line in lines)]
+    return [f"if Path({literal(path)}).exists():", *(f"    {line}" for line in lines)]
 
 
 def _program(title: str, data: list[str], lines: list[str]) -> str:
@@ -234,10 +227,6 @@ def _keywords(case: Case, options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={options[name]!r}" for name in case.kind.keywords if name in options)
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
 def _modes(case: Case) -> str:
     return repr([case.training_in(call) for call in range(case.calls)])
 
@@ -283,25 +272,3 @@ def _tolerances(trial: Trial) -> str:
             unit = min(unit, abs(errors.got - errors.expected) / 2)  # one bound for all entries must not hide the worst
         found.append(f'"{name}": {unit:.3g}')
     return f"{{{', '.join(found)}}}"
-
-
-# --- where the layer is -----------------------------------------------------------------------------------------------
-
-
-def _place(subject: Subject) -> tuple[str, str] | None:
-    """The file and the name under which the layer can be had again."""
-    factory: Any = subject.factory
-    name = getattr(factory, "__qualname__", "")
-    if subject.channels_last or not name.isidentifier():
-        return None
-    try:
-        path = inspect.getsourcefile(factory)
-    except (TypeError, OSError):
-        return None
-    # Of two modules of one name Python remembers one file, for the classes of both.
-    methods = [value for value in vars(factory).values() if inspect.isfunction(value)]
-    if methods and path not in {method.__code__.co_filename for method in methods}:
-        return None
-    if path is None or not Path(path).is_file() or (Path(path).parent / "__init__.py").exists():
-        return None
-    return str(Path(path).resolve()), name

@@ -101,7 +101,8 @@ def constructor_of(factory: Callable[..., Any], kind: Kind, names: Mapping[str, 
         return Constructor(factory, {}, everything=True)
     parameters = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     everything = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    takes = {ours: theirs for ours, theirs in names.items() if theirs in signature.parameters}
+    said = {ours: theirs for ours, theirs in names.items() if ours in (*kind.keywords, *PARAMETERS)}
+    takes = {ours: theirs for ours, theirs in said.items() if theirs in signature.parameters}
     open_ones = [p for p in parameters if p.name not in takes.values()]
     for keyword in kind.keywords:  # their own word first, whatever else could be meant
         match = next((p for p in open_ones if p.name == keyword and keyword not in takes), None)

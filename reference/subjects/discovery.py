@@ -176,6 +176,7 @@ class _Explorer:
     def _dtypes(self) -> tuple[str, ...]:
         """float64 and float32, if it takes them; float16 is a bonus, only tried on those who return it."""
         asked = tuple(self.dtypes or DTYPES)
+        self.not_covered |= {name: "not asked for" for name in DTYPES if name not in asked}
         wide = [name for name in ("float64", "float32") if name in asked]
         dtypes: list[str] = [name for name in wide if self._works(name, replace(self.base, dtype=name))]
         if not dtypes:  # it raises in backward whatever it is given: that is wrong, and no matter of dtypes
@@ -189,6 +190,8 @@ class _Explorer:
                 dtypes.append("float16")
             else:
                 self.not_covered["float16"] = half.refused or "it gives no float16 for float16"
+        if not dtypes:
+            raise Refused(f"{self.subject.name} takes no float16: {self.not_covered['float16']}")
         return tuple(dtypes)
 
     def _options(self) -> None:

@@ -64,6 +64,7 @@ class Form:
         flush: the method that clears gradients between steps, called before each forward as a training loop does.
         primed: whether the parameters are only there, and stay as they are set, after a first forward.
         cache: whether forward returns (y, cache), and backward takes the cache.
+        keys: what dx, dgamma and dbeta are called where backward returns a dict.
         strange: what a layer holds whose gamma or gradients were not found: arrays of gamma's size that nobody knows, or a
             gamma of another name.
         read_as: what has another name here.
@@ -80,6 +81,7 @@ class Form:
     flush: str = ""
     cache: bool = False
     primed: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)
     strange: tuple[str, ...] = ()
     read_as: tuple[str, ...] = ()
 
@@ -126,18 +128,6 @@ class Form:
     def call_backward(self, layer: Any, dy: Array, cache: tuple[Any, ...] = ()) -> Any:
         """What layer's backward returns for dy; `cache` is what forward returned beside y."""
         return getattr(layer, self.backward)(dy, *cache, **({self.rate: 0.0} if self.rate else {}))
-
-    def plain_names(self) -> dict[str, str] | None:
-        """Our names to theirs, where they differ; None if it takes more than these names to speak to the layer."""
-        places = {role: found[0] for role, found in self.places.items()}
-        if self.given or self.rate or self.build or self.cache or self.primed or self.arguments:
-            return None
-        if any(len(place.steps) > 1 for place in places.values()) or any(m.name != "training" for m in self.attributes):
-            return None
-        names = {"forward": self.forward, "backward": self.backward} | {
-            role: str(place) for role, place in places.items()
-        }
-        return {ours: theirs for ours, theirs in names.items() if ours != theirs}
 
     def split_output(self, returned: Any) -> tuple[Any, tuple[Any, ...]]:
         """y, and the cache that came with it."""

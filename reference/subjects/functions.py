@@ -148,6 +148,7 @@ def from_functions(
 
     class FunctionLayer:
         in_channels = False  # whether gamma and beta are passed as (1, C, 1, 1); found by trying
+        returns = 0  # how many values forward returned besides y
 
         def __init__(self, **config: Any) -> None:
             self.config = config
@@ -181,8 +182,8 @@ def from_functions(
                 for name, value in given.items()
             }
 
-        def forward(self, x: Array) -> Any:
-            self.x = x
+        def given(self) -> dict[str, Any]:
+            """What forward is called with besides x."""
             training = getattr(self, "training", True)
             mode = "train" if training else arguments.eval_word
             values = self.config | self.state | {"gamma": self.gamma, "beta": self.beta}
@@ -195,14 +196,19 @@ def from_functions(
             given = {theirs: values[role] for theirs, role in arguments.named.items() if role in values}
             if arguments.everything:
                 given |= {name: value for name, value in self.config.items() if name not in arguments.named.values()}
+            return given | fixed
+
+        def forward(self, x: Array) -> Any:
+            self.x, given = x, self.given()
             try:
-                returned = forward(x, **self._shaped(given, x), **fixed)
+                returned = forward(x, **self._shaped(given, x))
             except ValueError as error:
                 if FunctionLayer.in_channels or x.ndim == 2 or "broadcast" not in str(error):
                     raise
                 FunctionLayer.in_channels = True  # it multiplies gamma into (N, C, ...) as it comes
-                returned = forward(x, **self._shaped(given, x), **fixed)
+                returned = forward(x, **self._shaped(given, x))
             y, *rest = returned if isinstance(returned, (tuple, list)) else (returned,)
+            FunctionLayer.returns = len(rest)
             self.cache = rest[0] if len(rest) == 1 else tuple(rest)
             return y
 

@@ -29,17 +29,24 @@ _DX = (
 )
 
 
-def split(returned: object, x_shape: tuple[int, ...] | None = None) -> dict[str, object]:
+def keys_of(returned: object) -> dict[str, str]:
+    """What dx, dgamma and dbeta are called in a dict that backward returned, alone or beside dx; {} if it returned none."""
+    if isinstance(returned, tuple) and len(returned) == 2:
+        returned = returned[1]
+    found: dict[str, str] = {}
+    for key in returned if isinstance(returned, Mapping) else ():
+        role = "dx" if flat(str(key)) in _DX else role_of((str(key),))
+        if role in ("gamma", "beta"):
+            role = f"d{role}"
+        if role in GRADIENTS:
+            found.setdefault(role, key)
+    return found
+
+
+def split(returned: object) -> dict[str, object]:
     """What backward returned as dx, dgamma, dbeta: an array, a dict by name, or dx followed by the others in order."""
     if isinstance(returned, Mapping):
-        found: dict[str, object] = {}
-        for key, value in returned.items():
-            role = "dx" if flat(str(key)) in _DX else role_of((str(key),))
-            if role in ("gamma", "beta"):
-                role = f"d{role}"
-            if role in GRADIENTS:
-                found.setdefault(role, value)
-        return found
+        return {role: returned[key] for role, key in keys_of(returned).items()}
     if isinstance(returned, (tuple, list)) and returned:
         flattened: list[object] = []
         for value in returned:

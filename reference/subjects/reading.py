@@ -10,7 +10,7 @@ from reference.cases.case import Case, with_gamma
 from reference.cases.probes import BASES
 from reference.kinds import Kind
 from reference.subjects.form import Form, complete, signature_form
-from reference.subjects.gathering import split
+from reference.subjects.gathering import keys_of, split
 from reference.subjects.guard import Attempt, Clock, attempt
 from reference.subjects.observation import Finding
 from reference.subjects.places import Found, look
@@ -55,10 +55,11 @@ def read(subject: Subject, ndims: Sequence[int] | None, dtypes: Sequence[str] | 
 
 
 def _plain_cases(kind: Kind, ndims: Sequence[int] | None, dtypes: Sequence[str] | None) -> Iterator[Case]:
-    """The plainest case of each rank and dtype that may be tried, with a gamma."""
+    """The plainest case of each rank and dtype that may be tried, with a gamma; in float16 where nothing else may be."""
+    wide = [dtype for dtype in ("float64", "float32") if dtypes is None or dtype in dtypes]
     for rank in (4, 2, 3, 5):
-        for dtype in ("float64", "float32"):
-            if rank in kind.ranks and (ndims is None or rank in ndims) and (dtypes is None or dtype in dtypes):
+        for dtype in wide or ("float16",):
+            if rank in kind.ranks and (ndims is None or rank in ndims):
                 yield with_gamma(replace(BASES[kind][rank], dtype=dtype), True)
 
 
@@ -141,6 +142,7 @@ def _run(subject: Subject, reading: Reading) -> None:
     returned = found.call_backward(layer, dy, cache)
     reading.stages["backward"] = look(layer)
     reading.returns = len(split(returned)) - 1
+    reading.form = replace(found, keys=keys_of(returned))
 
 
 def starting_point(subject: Subject, reading: Reading) -> Iterator[Finding]:

@@ -123,11 +123,14 @@ class Run:
 
     def designed(self, designed: list[Case]) -> list[Trial]:
         """The trials of the designed cases, as many as there is time for."""
-        trials = []
+        trials: list[Trial] = []
         for case in designed:
-            if self._would_take_too_long(case):
-                self.skipped.append(case)
-                continue
+            if prod(case.shape) * case.calls >= LARGE:
+                if any(trial.failed for trial in trials):
+                    continue  # the large ones are for a layer with which all else agrees
+                if self._would_take_too_long(case):
+                    self.skipped.append(case)
+                    continue
             begun = time.monotonic()
             trial = self.judged(case)
             self._seconds[case] = time.monotonic() - begun
@@ -144,8 +147,6 @@ class Run:
         Some layers take a time that grows with the square of a row, which a large case must not turn into a mistake.
         """
         numbers = prod(case.shape) * case.calls
-        if numbers < LARGE:
-            return False
         expected = (
             seconds * numbers / (prod(done.shape) * done.calls) * max(1.0, case.sharing / done.sharing)
             for done, seconds in self._seconds.items()

@@ -38,13 +38,14 @@ class Spoken:
     cache: bool = False
     modes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
-    def setting(self, parameters: Mapping[str, Array]) -> list[str]:
+    def setting(self, parameters: Iterable[str]) -> list[str]:
         """The lines that set gamma and beta, wherever the layer keeps them."""
+        places = [(role, place) for role in parameters for place in self.form.places.get(role, ())]
         return [
-            f"set_parameter(layer{_rest(place.steps[:-1])}, {literal(place.steps[-1][1])}, {role})"
-            for role in parameters
+            f"set_{'parameter' if place.steps[-1][0] == 'attribute' else 'entry'}"
+            f"(layer{_rest(place.steps[:-1])}, {literal(place.steps[-1][1])}, {role})"
+            for role, place in places
             if role not in self.form.given
-            for place in self.form.places.get(role, ())
         ]
 
     def value(self, role: str) -> str:
@@ -63,8 +64,8 @@ class Spoken:
     def gradients(self, wanted: Iterable[str]) -> str:
         """The expression of what backward returned, by our names, before what the layer holds of it."""
         held = ", ".join(f'"{name}": {self.value(name)}' for name in wanted if self.form.places.get(name))
-        keys = (f", {ours}={literal(theirs)}" for ours, theirs in self.form.keys.items() if ours != theirs)
-        return f"{f'{{{held}}} | ' if held else ''}by_name(returned{''.join(keys)})"
+        keys = "".join(f", {ours}={literal(theirs)}" for ours, theirs in self.form.keys.items())
+        return f"{f'{{{held}}} | ' if held else ''}by_{'key' if keys else 'name'}(returned{keys})"
 
 
 def spoken(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spoken | None:

@@ -103,7 +103,7 @@ def _layer(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spo
         role, by_position = ours.get(name, name), name in constructor.by_position
         if isinstance(value, np.ndarray):
             text = held.get(role) or f"np.{'ones' if role == 'running_var' else 'zeros'}({value.shape})"
-        elif not by_position and role in constructor.defaults and constructor.defaults[role] == value:
+        elif not by_position and role in constructor.defaults and np.array_equal(constructor.defaults[role], value):
             continue
         else:
             text = literal(value)
@@ -129,9 +129,9 @@ def _layer(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spo
 def _pair(subject: Subject, case: Case, forward: Any, backward: Any) -> Spoken | None:
     """A pair of functions, where the options and gamma and beta are all that it is given."""
     places = [_place(function) for function in (forward, backward)]
-    needed = [p.name for p in inspect.signature(backward).parameters.values() if p.default is p.empty]
     if places[0] is None or places[1] is None or case.kind.tracks:
         return None
+    needed = [p.name for p in inspect.signature(backward).parameters.values() if p.default is p.empty]
     if len(needed) != 2 or places[0][0] != places[1][0]:
         return None
     layer = subject.construct(case)

@@ -75,3 +75,20 @@ def test_what_the_caller_may_change_is_a_hazard(kept, id):
     assert [(hazard.id, hazard.quantities) for hazard in report.hazards] == ([(id, ("dx",))] if id else [])
     assert report.counterexample is None
     assert verdict(RereadingLayerNorm, strict=True).passed is (id is None)
+
+
+def test_layer_that_is_never_the_same_is_no_hazard():
+    """What overwriting x seems to change is another draw: its y differs too."""
+    rng = np.random.default_rng(0)
+
+    class NoisyLayerNorm(npnorm.LayerNorm):
+        def forward(self, x):
+            self.noise = rng.uniform(1, 2)
+            return super().forward(x) * x.dtype.type(self.noise)
+
+        def backward(self, dy):
+            return super().backward(dy) * dy.dtype.type(self.noise)
+
+    report = verdict(NoisyLayerNorm)
+    assert not report.passed
+    assert report.hazards == []

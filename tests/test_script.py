@@ -17,7 +17,11 @@ import pytest
 import npnorm
 from reference import check
 from reference.cases.case import Case, make
+from reference.reporting.counterexample import describe_failure
 from reference.reporting.script import LITERAL
+from reference.subjects.subject import Subject
+from reference.truth.convention import TORCH
+from reference.truth.verdict import judge
 from tests.pasted import BATCH_NORM, LAYER_NORM, changed, failing_script, fails_then_passes, run
 
 ROWS = make("LayerNorm", (3, 5), seed=1)
@@ -300,6 +304,22 @@ def test_without_a_file_it_compares_what_the_layer_gave(layer):
     assert "load(" not in script
     with pytest.raises(AssertionError, match="dx"):
         run(script)
+
+
+def test_what_needs_another_layer_at_work_is_shown_by_what_it_gave(in_file):
+    shared = changed(LAYER_NORM, XHAT, "self.xhat = MyLayerNorm.xhat = centred * self.rstd; del self.xhat")
+    script = failing_script(in_file(shared, "MyLayerNorm"), replace(ROWS, history="another alive"))
+    assert "load(" not in script
+    with pytest.raises(AssertionError, match="dx"):
+        run(script)
+
+
+def test_case_that_is_shown_has_nothing_overwritten(in_file):
+    """Its figures are those of x left alone; the words must not say otherwise."""
+    layer = in_file(changed(LAYER_NORM, DX, "dx = -dx"), "MyLayerNorm")
+    subject = Subject(layer, ROWS.kind, "MyLayerNorm")
+    found = describe_failure(subject, judge(subject, replace(ROWS, overwrite="x"), TORCH), accepted=False)
+    assert (found.case, "overwritten" in found.script) == (ROWS, False)
 
 
 def test_file_that_has_gone_is_not_missed(in_file):

@@ -262,7 +262,7 @@ FORMS = {
         "(2 * dout * self.xhat)",
         ROWS,
         "dgamma",
-        'set_parameter(layer.params, "W"',
+        'set_entry(layer.params, "W", gamma)',
     ),
     "objects, built late, a cache": (
         OBJECTS,

@@ -81,15 +81,16 @@ def load(path: str) -> Any:
     return module
 
 
-def set_parameter(owner: Any, name: Any, value: np.ndarray) -> None:
-    """Set gamma or beta of a layer, or of a dict or list that it keeps them in, in the shape that its own has."""
-    inside = isinstance(owner, (Mapping, list))
-    own: Any = owner[name] if inside else getattr(owner, name, None)
-    value = value.reshape(np.shape(own)) if own is not None and np.size(own) == value.size else value
-    if inside:
-        owner[name] = value
-    else:
-        setattr(owner, name, value)
+def set_parameter(layer: Any, name: str, value: np.ndarray) -> None:
+    """Set gamma or beta, in the shape that the layer's own has."""
+    own: Any = getattr(layer, name, None)
+    setattr(layer, name, value.reshape(np.shape(own)) if own is not None and np.size(own) == value.size else value)
+
+
+def set_entry(entries: Any, key: Any, value: np.ndarray) -> None:
+    """The same in a dict or list that the layer keeps them in."""
+    own: Any = entries[key]
+    entries[key] = value.reshape(np.shape(own)) if np.size(own) == value.size else value
 
 
 def run(forward: Any, backward: Any, xs: Iterable[np.ndarray], dys: Iterable[np.ndarray | None]) -> tuple[Any, Any]:
@@ -171,20 +172,19 @@ def check_held(held: Iterable[Any], otherwise: str) -> None:
     assert all(np.array_equal(result, before, equal_nan=True) for result, before in held), otherwise
 
 
-def by_name(returned: Any, **keys: str) -> dict[str, Any]:
-    """What backward returned: dx alone, or with dgamma and dbeta as a tuple, or as a dict with these keys."""
-    names = ("dx", "dgamma", "dbeta")
+def by_name(returned: Any) -> dict[str, Any]:
+    """What backward returned: dx alone, or with dgamma and dbeta as a tuple."""
     if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], (tuple, list)):
         returned = (returned[0], *returned[1])
-    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
-        returned = {"dx": returned[0], **returned[1]}
-    if isinstance(returned, (tuple, list)) and 0 < len(returned) <= 3:
-        found = dict(zip(names, returned, strict=False))
-    elif isinstance(returned, Mapping):
-        found = {name: returned.get(keys.get(name, name)) for name in names}
-    else:
-        found = {"dx": returned}
-    return {name: value for name, value in found.items() if value is not None}
+    parts = returned if isinstance(returned, (tuple, list)) and 0 < len(returned) <= 3 else [returned]
+    return {name: part for name, part in zip(("dx", "dgamma", "dbeta"), parts, strict=False) if part is not None}
+
+
+def by_key(returned: Any, **keys: str) -> dict[str, Any]:
+    """What backward returned as a dict with these keys, alone or after dx."""
+    found = {"dx": returned[0]} if isinstance(returned, tuple) else {}
+    entries = returned[1] if isinstance(returned, tuple) else returned
+    return found | {name: entries[key] for name, key in keys.items() if entries.get(key) is not None}
 
 
 def at(value: Any, *steps: Any) -> Any:

@@ -140,18 +140,19 @@ def _collected(trial: Trial, words: Spoken, parameters: Mapping[str, Array]) -> 
     if wrong & set(GRADIENTS):
         of_parameters = [f"d{name}" for name in parameters if f"d{name}" in wrong]
         lines.append(f"given = {words.gradients(of_parameters)}")
-    lines.append("got = {}")
+    values = {}
     for name in ("y", *GRADIENTS):
         if name not in wrong:
             continue
-        value, own = "y" if name == "y" else f'given.get("{name}")', name.removeprefix("d")
+        values[name], own = "y" if name == "y" else f'given.get("{name}")', name.removeprefix("d")
         if name in misshapen:
-            lines.append(f'check_update("{name}", {value}, {words.value(own)})')
+            lines.append(f'check_update("{name}", {values[name]}, {words.value(own)})')
         if own in parameters:
-            value = f"parameter_gradient({value}, {words.value(own)}, {own})"
-        lines.append(f'got["{name}"] = {value}')
-    lines += [f'got["{name}"] = np.ravel({words.value(name)})' for name in RUNNING if name in wrong]
-    return lines
+            values[name] = f"parameter_gradient({values[name]}, {words.value(own)}, {own})"
+    values |= {name: f"np.ravel({words.value(name)})" for name in RUNNING if name in wrong}
+    if len(values) == 1:
+        return [*lines, *(f'got = {{"{name}": {value}}}' for name, value in values.items())]
+    return [*lines, "got = {}", *(f'got["{name}"] = {value}' for name, value in values.items())]
 
 
 def _again(trial: Trial, path: str, lines: list[str]) -> list[str]:

@@ -38,13 +38,14 @@ class Spoken:
     cache: bool = False
     modes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
-    def setting(self, parameters: Mapping[str, Array]) -> list[str]:
+    def setting(self, parameters: Iterable[str]) -> list[str]:
         """The lines that set gamma and beta, wherever the layer keeps them."""
+        places = [(role, place) for role in parameters for place in self.form.places.get(role, ())]
         return [
-            f"set_parameter(layer{_rest(place.steps[:-1])}, {literal(place.steps[-1][1])}, {role})"
-            for role in parameters
+            f"set_{'parameter' if place.steps[-1][0] == 'attribute' else 'entry'}"
+            f"(layer{_rest(place.steps[:-1])}, {literal(place.steps[-1][1])}, {role})"
+            for role, place in places
             if role not in self.form.given
-            for place in self.form.places.get(role, ())
         ]
 
     def value(self, role: str) -> str:
@@ -63,8 +64,8 @@ class Spoken:
     def gradients(self, wanted: Iterable[str]) -> str:
         """The expression of what backward returned, by our names, before what the layer holds of it."""
         held = ", ".join(f'"{name}": {self.value(name)}' for name in wanted if self.form.places.get(name))
-        keys = (f", {ours}={literal(theirs)}" for ours, theirs in self.form.keys.items() if ours != theirs)
-        return f"{f'{{{held}}} | ' if held else ''}by_name(returned{''.join(keys)})"
+        keys = "".join(f", {ours}={literal(theirs)}" for ours, theirs in self.form.keys.items())
+        return f"{f'{{{held}}} | ' if held else ''}by_{'key' if keys else 'name'}(returned{keys})"
 
 
 def spoken(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spoken | None:
@@ -102,7 +103,7 @@ def _layer(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spo
         role, by_position = ours.get(name, name), name in constructor.by_position
         if isinstance(value, np.ndarray):
             text = held.get(role) or f"np.{'ones' if role == 'running_var' else 'zeros'}({value.shape})"
-        elif not by_position and role in constructor.defaults and constructor.defaults[role] == value:
+        elif not by_position and role in constructor.defaults and np.array_equal(constructor.defaults[role], value):
             continue
         else:
             text = literal(value)
@@ -128,9 +129,9 @@ def _layer(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spo
 def _pair(subject: Subject, case: Case, forward: Any, backward: Any) -> Spoken | None:
     """A pair of functions, where the options and gamma and beta are all that it is given."""
     places = [_place(function) for function in (forward, backward)]
-    needed = [p.name for p in inspect.signature(backward).parameters.values() if p.default is p.empty]
     if places[0] is None or places[1] is None or case.kind.tracks:
         return None
+    needed = [p.name for p in inspect.signature(backward).parameters.values() if p.default is p.empty]
     if len(needed) != 2 or places[0][0] != places[1][0]:
         return None
     layer = subject.construct(case)

@@ -168,6 +168,12 @@ LACKING = {  # the layer, what it is like, what is not covered and a word of why
         {"eps": LACK, "affine": LACK, "gamma": "it has none"},
         "y dx",
     ),
+    "no parameters, and says so": (
+        type("BareGroupNorm", (BareGroupNorm,), {"gamma": None, "beta": None}),
+        "GroupNorm",
+        {"eps": LACK, "affine": LACK, "gamma": "it has none"},
+        "y dx",
+    ),
     "no options": (NoOptionsLayerNorm, "LayerNorm", {"eps": LACK, "elementwise_affine": LACK, "bias": LACK}, FOUR),
     "one axis": (
         OneAxisLayerNorm,

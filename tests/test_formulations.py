@@ -5,6 +5,7 @@ Where one fails, either the way is not ordinary (it loses what others keep), or 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -57,6 +58,16 @@ def designed(kind: str) -> list[Case]:
 def test_no_formulation_is_accused(kind: str, place: int, ways: dict[str, str]) -> None:
     some = [case for at, case in enumerate(designed(kind)) if (at + place) % EVERY == 0 and prod(case.shape) <= SMALL]
     assert accusations(kind, ways, some) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_sums_may_be_added_one_by_one(kind: str) -> None:
+    """As NumPy adds along all axes but the last; in float32 too, for layers that take no other."""
+    large = [case for case in designed(kind) if prod(case.shape) > SMALL]
+    tried = [
+        replace(case, dtype=dtype, seed=seed) for case in large for dtype in ("float64", "float32") for seed in (1, 2)
+    ]
+    assert accusations(kind, corpus(kind)[0] | {"total": "first axis"}, tried) == []
 
 
 @pytest.mark.slow

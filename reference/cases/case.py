@@ -46,7 +46,8 @@ class Case:
         shape: of x in the call that is judged, the last.
         config: the torch-named options, as sorted pairs; `options` is the same as a dict.
         dtype: of x, dy, gamma and beta.
-        data: the recipe of x, one of `DATA`, or "nan" (one entry is not a number), "hundreds" or "ten-thousandths".
+        data: the recipe of x, one of `DATA`, or "nan" (one entry is not a number), "hundreds", "ten-thousandths" or
+            "balanced": whole numbers, and the same with the other sign, whose sums and sums of squares have no rounding.
         seed: of all random numbers.
         layout, dy_layout: how x and dy lie in memory, of `LAYOUTS`.
         affine_values: the recipe of gamma and beta, of `AFFINE_VALUES`. "unit" (1 and 0) hides mistakes, and is here to
@@ -58,7 +59,8 @@ class Case:
             with one and the same array for every x, "eval between" with every second one in eval mode, "another alive" with
             another layer of the class at work between forward and backward.
         overwrite: what the caller changes in place between forward and backward: "x", "y" or nothing.
-        dy_data: "unit", "large" for an upstream gradient of a thousand, or "positive", whose sums grow and grow.
+        dy_data: "unit", "large" for an upstream gradient of a thousand, "positive", whose sums grow and grow, or "centred",
+            whose sums do not.
     """
 
     kind: Kind
@@ -172,6 +174,9 @@ class Case:
                 return 300 * unit
             case "ten-thousandths":  # whose squares float16 does not tell from 0
                 return 1e-4 * unit
+            case "balanced":
+                half = rng.integers(-3, 4, (*shape[:-1], shape[-1] // 2)).astype(np.float64)
+                return np.concatenate([half, np.zeros((*shape[:-1], shape[-1] % 2)), -half], axis=-1)
             case "nan":
                 unit.flat[unit.size // 2] = np.nan
                 return unit
@@ -228,8 +233,8 @@ def _numbers(case: Case, call: int) -> tuple[Array, Array]:
     shape = case.shape_of(call)
     x = case._x(rng, shape).astype(case.dtype)
     # A mean that is not zero, so that the gradient's mean term counts; never constant, which would hide it all.
-    dy = rng.standard_normal(shape) + 0.3
-    if case.dy_data != "unit":
+    dy = rng.standard_normal(shape) + (0.3 if case.dy_data != "centred" else 0.0)
+    if case.dy_data in ("large", "positive"):
         dy = 1e3 * dy if case.dy_data == "large" else np.abs(dy)
     return x, dy.astype(case.dtype)
 

@@ -35,6 +35,7 @@ class Observation:
         findings: what else was seen.
         refused: how the constructor, the first forward, or backward in eval mode or for want of memory refused the case:
             an exception in words; else "". What came before it is in the outcome.
+        seconds: that the layer took.
         raised: the stage ("forward", "backward") in which an exception came, else "".
     """
 
@@ -43,6 +44,7 @@ class Observation:
     findings: list[Finding] = field(default_factory=list)
     refused: str = ""
     raised: str = ""
+    seconds: float = 0.0
 
     def find(self, id: str, quantity: str, detail: str, hazard: bool = False) -> None:
         self.findings.append(Finding(id, quantity, detail, hazard))

@@ -4,6 +4,7 @@ What the layer does besides its numbers (raising, writing into its inputs, retur
 an exception of ours. This module knows the protocol and the case; it must not know what the right answer is.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,7 +117,7 @@ class Subject:
     def observe(self, case: Case, clock: Clock | None = None) -> Observation:
         """Run all calls of `case` on a new layer; nothing that the layer does reaches the caller, or escapes."""
         seen = Observation()
-        stage = _Stage()
+        stage, begun = _Stage(), time.monotonic()
         tried = attempt(lambda: self._run(case, seen, stage), clock or Clock(3600))
         if tried.error is not None:
             if stage.name == "forward" and not tried.timed_out:
@@ -124,6 +125,7 @@ class Subject:
                 if alone.refused:  # whatever was called before: it takes no such x, or not in this mode
                     stage.name = "first forward"
             _note_exception(case, seen, stage, tried, clock)
+        seen.seconds = time.monotonic() - begun
         if case.overwrite:
             return self._compared_with_untouched(case, seen, clock)
         return seen

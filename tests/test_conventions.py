@@ -24,6 +24,7 @@ BATCH_NORM = (
     "gamma-plus-one",
 )
 RMS_NORM = ("eps-outside-sqrt", "eps-argument-ignored", "eps-default-for-none", "gamma-plus-one")
+STARTS = ("eps-default", "momentum-default", "parameters-start-elsewhere")  # seen in the signature and the fresh layer
 
 # Each of two ways to begin; and whose averages start at zero is what is corrected.
 EXCLUDE = {
@@ -146,7 +147,7 @@ PAIRS = [
 
 def test_every_convention_is_here():
     conventions = {fault.id for fault in FAULTS.values() if fault.kind == "convention"}
-    assert conventions == {*BATCH_NORM, *RMS_NORM}
+    assert conventions == {*BATCH_NORM, *RMS_NORM, *STARTS}
 
 
 @pytest.mark.parametrize("like", KINDS)
@@ -177,6 +178,22 @@ def test_all_conventions_that_go_together_can_be_accepted(like):
     together = [id for id in ids if not any(id in pair and pair & set(ids[: ids.index(id)]) for pair in EXCLUDE)]
     assert len(together) > 2
     assert quick(_following(like, together), accept=together).passed
+
+
+@pytest.mark.parametrize(
+    ("row", "id"), [pytest.param(row, id, id=f"{id}-{row.name}") for id in STARTS for row in BY_FAULT[id]]
+)
+def test_where_a_layer_starts_is_a_convention_that_can_be_accepted(row, id):
+    strict, report = quick(row.layer, row.kind), quick(row.layer, row.kind, accept=[id])
+    assert [(fault.id, fault.kind, fault.quantities) for fault in strict.faults] == [(id, "convention", ())]
+    assert all(figures.passed for figures in strict.quantities.values())
+    assert report.passed, report
+
+
+def test_default_that_follows_from_another_convention_is_not_told_beside_it():
+    (row,) = (row for row in BY_FAULT["momentum-inverted"] if row.name == "BatchNormKeptFraction")
+    assert [fault.id for fault in quick(row.layer, row.kind).faults] == ["momentum-inverted"]
+    assert quick(row.layer, row.kind, accept=["momentum-inverted"]).passed
 
 
 IN_ITS_OWN_WAY = BY_FAULT[CORRECTED]

@@ -5,7 +5,7 @@ import pytest
 
 import npnorm
 from reference import check
-from reference.cases.case import CONTIGUOUS, LAYOUTS, make
+from reference.cases.case import ANOTHER, CONTIGUOUS, LAYOUTS, make
 from reference.checks import probe
 from reference.diagnosis.evidence import Evidence
 from reference.diagnosis.faults import FAULTS
@@ -72,7 +72,7 @@ def test_every_probe_is_in_one_subset_or_cannot_be_held_against_formulas():
     assert not special & large
     tiny = {case for case in core if case.data == "tiny"}
     assert {t.case for t in evidence.regular} == (core - tiny) | special | large
-    assert all(case.contiguous and not case.overwrite for case in core | large)
+    assert all(case.contiguous and case.history != ANOTHER for case in core | large)
     left_out = {t.case for t in trials} - core - special - large
     assert all(
         case.dtype != "float64"

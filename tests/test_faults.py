@@ -21,8 +21,9 @@ from reference.truth.exact import GRADIENTS, QUANTITIES, merged
 CONVENTIONS = {
     "eps-outside-sqrt", "eps-argument-ignored", "eps-default-for-none", "gamma-plus-one", "running-var-biased",
     "momentum-inverted", "running-statistics-replaced-by-first-batch", "running-statistics-start-at-zero",
-    "running-statistics-bias-corrected",
+    "running-statistics-bias-corrected", "eps-default", "momentum-default", "parameters-start-elsewhere",
 }  # fmt: skip
+HAZARDS = {"input-not-saved", "output-not-saved", "dtype-promoted", "dx-aliases-dy"}
 
 WANTED = {  # the ids that there must be, by what they spoil or touch
     "statistics and forward": """
@@ -54,7 +55,11 @@ WANTED = {  # the ids that there must be, by what they spoil or touch
         running-statistics-replaced-by-first-batch running-var-decayed-twice stale-cache input-mutated
         upstream-gradient-mutated dx-aliases-dy input-not-saved layout-dependent dtype-promoted dtype-demoted
         running-var-includes-eps running-mean-unbiased running-statistics-start-at-zero
-        running-statistics-bias-corrected eval-eps-missing
+        running-statistics-bias-corrected eval-eps-missing computed-in-float16
+    """,
+    "protocol and defaults": """
+        backward-raises forward-raises result-overwritten instances-share-state output-not-saved eps-default
+        momentum-default parameters-start-elsewhere
     """,
 }
 
@@ -72,7 +77,7 @@ APPLIES = {  # where not to all layers
         eval-dx-uses-training-formula eval-dx-uses-training-cache eval-backward-missing
         running-statistics-replaced-by-first-batch running-var-decayed-twice variance-divided-by-batch
         running-var-includes-eps running-mean-unbiased running-statistics-start-at-zero
-        running-statistics-bias-corrected eval-eps-missing
+        running-statistics-bias-corrected eval-eps-missing momentum-default
     """,
     "GroupNorm LayerNorm RMSNorm BatchNorm": "variance-squared divided-by-rstd gamma-plus-one",
     "GroupNorm LayerNorm BatchNorm": """
@@ -85,14 +90,19 @@ APPLIES = {  # where not to all layers
 BY_BEHAVIOUR = {
     "eps-argument-ignored", "eval-backward-missing", "input-mutated", "upstream-gradient-mutated", "dx-aliases-dy",
     "input-not-saved", "layout-dependent", "dtype-promoted", "dtype-demoted", "one-pass-variance",
-    "parameter-gradients-misshapen", "eps-default-for-none",
+    "parameter-gradients-misshapen", "eps-default-for-none", "computed-in-float16", "backward-raises",
+    "forward-raises", "result-overwritten", "instances-share-state", "output-not-saved", "eps-default",
+    "momentum-default", "parameters-start-elsewhere",
 }  # fmt: skip
+# Nothing that is computed is another one: what a layer starts from is.
+SPOIL_NOTHING = {"eps-default", "momentum-default", "parameters-start-elsewhere"}
 
 
 @pytest.mark.parametrize("id", [id for ids in WANTED.values() for id in ids.split()])
 def test_wanted_id_is_in_the_dictionary(id):
     assert FAULTS[id].id == id
-    assert FAULTS[id].kind == ("convention" if id in CONVENTIONS else "mistake")
+    kind = "convention" if id in CONVENTIONS else "hazard" if id in HAZARDS else "mistake"
+    assert FAULTS[id].kind == kind
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,7 @@ def test_entry_applies_to(likes, id):
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_entry_is_complete(fault):
     assert re.fullmatch(r"[a-z]+(-[a-z0-9]+)+", fault.id)
-    assert fault.kind in ("mistake", "convention")
+    assert fault.kind in ("mistake", "convention", "hazard")
     for text in (fault.summary, fault.fix):
         assert len(text.split()) > 1
         assert text[0].isupper() or re.match(r"[a-z_]+\b", text)
@@ -118,7 +128,7 @@ def test_entry_is_complete(fault):
     assert fault.layers
     assert set(fault.layers) <= set(KINDS)
     assert len(set(fault.layers)) == len(fault.layers)
-    assert fault.quantities
+    assert bool(fault.quantities) != (fault.id in SPOIL_NOTHING)
     assert set(fault.quantities) <= set(QUANTITIES)
     assert bool(fault.variants) != (fault.id in BY_BEHAVIOUR)
 
@@ -139,7 +149,7 @@ REFUSED = {
     "the step of a constant": ({"constant": "epsilon"}, "a step of .*'epsilon'"),
     "a layer": ({"layers": ("LayerNorm", "WeightNorm")}, "a layer of .*'WeightNorm'"),
     "a quantity": ({"quantities": ("dx", "dweight")}, "a quantity of .*'dweight'"),
-    "a class": ({"kind": "warning"}, "a class of mistake, convention but got 'warning'"),
+    "a class": ({"kind": "warning"}, "a class of mistake, convention, hazard but got 'warning'"),
 }
 
 

@@ -75,7 +75,7 @@ def test_dictionary_is_the_codes(heading):
     section = TEXT.split(f"### {heading}\n")[1].split("\n#")[0].split("<!--")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     expected = [
-        f"| `{fault.id}`{' (convention)' if fault.kind == 'convention' else ''} | {fault.summary} | {fault.seen_in} |"
+        f"| `{fault.id}`{'' if fault.kind == 'mistake' else f' ({fault.kind})'} | {fault.summary} | {fault.seen_in} |"
         for fault in SECTIONS[heading]
     ]
     assert rows == expected

@@ -51,7 +51,10 @@ Arrays = list[tuple[Trial, str]]
 
 def _instead(arrays: Arrays) -> str:
     """What came in place of an array, or of its numbers, in a case that a layer must be able to take."""
-    ordinary = [(trial, trial.comparisons[name].problem) for trial, name in arrays if trial.case.data not in SPECIAL]
+    wide = [(trial, name) for trial, name in arrays if trial.case.dtype != "float16"]  # a wrong formula overflows there
+    ordinary = [
+        (trial, trial.comparisons[name].problem) for trial, name in wide or arrays if trial.case.data not in SPECIAL
+    ]
     problems = [(trial, problem) for trial, problem in ordinary if problem]
     if not problems:
         return ""

@@ -10,6 +10,7 @@ ENTRIES = (
         fix="Make backward work for every x that forward takes.",
         wrong="raise in backward",
         right="dx, dgamma, dbeta for every x that forward takes",
+        formulas={"RMSNorm": ("raise in backward", "dx and dgamma for every x that forward takes")},
         quantities=GRADIENTS,
         seen_in="attorch#17",
     ),
@@ -73,6 +74,7 @@ ENTRIES = (
         fix="Start gamma at 1 and beta at 0, or accept this convention.",
         wrong="gamma = np.random.randn(n)  # or another",
         right="gamma = np.ones(n), beta = np.zeros(n)",
+        formulas={"RMSNorm": ("gamma = np.random.randn(n)  # or another", "gamma = np.ones(n)")},
         quantities=(),
     ),
 )

@@ -30,6 +30,12 @@ class BatchNormOneModeForAll(AxisBatchNorm):
         return super().backward(dy)
 
 
+class BatchNormHandsDyBack(RowsBatchNorm):
+    def backward(self, dy):
+        super().backward(dy)
+        return dy[...]  # planted: another array object over the same memory
+
+
 class BatchNormLateMomentum(RowsBatchNorm):
     def __init__(self, num_features, eps=1e-5, momentum=0.9, affine=True, track_running_stats=True):  # planted: 0.1
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
@@ -65,6 +71,7 @@ planted = partial(wrong, "BatchNorm")
 
 ROWS = (
     planted(BatchNormOneModeForAll, "instances-share-state", "dx", "axis by axis; the mode is the class's"),
+    planted(BatchNormHandsDyBack, "dx-is-dy", "dx", "over rows; a view of dy", hazards="dx-aliases-dy"),
     planted(BatchNormLateMomentum, "momentum-default", "", "over rows; 0.9 of the new"),
     planted(BatchNormSlowMomentum, "momentum-default", "", "closure; 0.01"),
     planted(

@@ -54,6 +54,12 @@ class LayerNormCacheOnClass(RowsLayerNorm):
         return super().backward(dy)
 
 
+class LayerNormHandsDyBack(AxisLayerNorm):
+    def backward(self, dy):
+        super().backward(dy)
+        return dy  # planted: itself, not even a copy
+
+
 class LayerNormOfBert(RowsLayerNorm):
     def __init__(self, normalized_shape, eps=1e-12, elementwise_affine=True, bias=True):  # planted: the default
         super().__init__(normalized_shape, eps, elementwise_affine, bias)
@@ -103,6 +109,7 @@ ROWS = (
     planted(LayerNormBufferOfFirstBatch, "forward-raises", ALL, "axis by axis; a batch of another size", raises=True),
     planted(LayerNormReusedOutput, "result-overwritten", "y", "axis by axis; a buffer a shape; all numbers are right"),
     planted(LayerNormCacheOnClass, "instances-share-state", "dx dgamma", "over rows; a dict of the class"),
+    planted(LayerNormHandsDyBack, "dx-is-dy", "dx", "axis by axis; the very array", hazards="dx-aliases-dy"),
     planted(LayerNormOfBert, "eps-default", "", "over rows; 1e-12"),
     planted(LayerNormDrawnGamma, "parameters-start-elsewhere", "", "axis by axis; gamma is drawn"),
     planted(LayerNormFlatGradients, "parameter-gradients-misshapen", "dgamma dbeta", "over rows; several axes only"),

@@ -133,12 +133,12 @@ class MatrixCastsToFloat32(MatrixLayerNorm):
 class MatrixParameterGradientsInFloat32(MatrixLayerNorm):
     def parameter_gradients(self, d):
         dgamma, dbeta = (
-            np.zeros(self.width, np.float32),
-            np.zeros(self.width, np.float32),
+            np.zeros(self.width, "f4"),
+            np.zeros(self.width, "f4"),
         )  # planted: float32 sums
         for drow, xrow in zip(d, self.cache[0], strict=True):
-            dgamma += (drow * xrow).astype(np.float32)
-            dbeta += drow.astype(np.float32)
+            dgamma += (drow * xrow).astype("f4")
+            dbeta += drow.astype("f4")
         return dgamma.reshape(self.shape).astype(d.dtype), dbeta.reshape(self.shape).astype(d.dtype)
 
 

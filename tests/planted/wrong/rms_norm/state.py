@@ -104,8 +104,8 @@ class EinsumRavelInMemoryOrder(EinsumRMSNorm):
 class EinsumBackwardInFloat32(EinsumRMSNorm):
     def backward(self, dy):
         saved = self.saved
-        self.saved = tuple(a.astype(np.float32) for a in saved)
-        dx = super().backward(dy.astype(np.float32)).astype(dy.dtype)  # planted: there and back again
+        self.saved = tuple(a.astype("f4") for a in saved)
+        dx = super().backward(dy.astype("f4")).astype(dy.dtype)  # planted: there and back again
         self.saved = saved
         if self.dgamma is not None:
             self.dgamma = self.dgamma.astype(dy.dtype)
@@ -253,7 +253,7 @@ ROWS = (
     ),
     planted(
         EinsumReadsTheBuffer,
-        "layout-dependent",
+        "backward-raises",
         "y dx dgamma",
         "einsum; frombuffer raises for x or dy that is not contiguous",
     ),

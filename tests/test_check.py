@@ -18,6 +18,7 @@ from reference.cases.probes import probes
 from reference.checks import kind_of
 from reference.diagnosis.conventions import accepted_convention
 from reference.kinds import KINDS
+from reference.run import LARGE
 from reference.subjects.guard import Clock
 from reference.subjects.subject import Subject
 from reference.truth import torch_layers
@@ -241,7 +242,9 @@ def test_random_cases_only_make_the_failing_one_smaller():
     assert prod(check(WideGroupNorm, examples=60, ndims=[3]).counterexample.case.shape) < prod(
         designed.counterexample.case.shape
     )
-    assert designed.cases == quick(npnorm.GroupNorm, ndims=[3]).cases
+    large = [case for case in probes(KINDS["GroupNorm"], (3,)) if prod(case.shape) >= LARGE]
+    assert large, "which are for layers with which all else agrees"
+    assert designed.cases + len(large) == quick(npnorm.GroupNorm, ndims=[3]).cases
 
 
 def test_worst_entries_are_those_of_the_arrays():

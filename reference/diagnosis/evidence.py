@@ -17,7 +17,7 @@ from reference.truth.exact import GRADIENTS
 from reference.truth.verdict import Trial, wrong_in
 
 # Data whose right and wrong results are not made of rounding alone, and which no cautious layer treats in a way of its own.
-REGULAR = ("unit", "shifted", "integers", "small", "large", "offset 1e2")
+REGULAR = ("unit", "balanced", "shifted", "integers", "small", "large", "offset 1e2")
 CONDITIONED = 1e4  # beyond it a mean's roundoff hides in y what a formula would tell
 WELL_CONDITIONED = 10  # the same for float32
 # Findings after which there are no numbers, or none of that precision.

@@ -28,14 +28,15 @@ def hazards_of(trials: Sequence[Trial]) -> list[NamedFault]:
 
 def starting_conventions(findings: Sequence[Finding], known: set[str]) -> list[NamedFault]:
     """The defaults and starting values that are not torch's, but for those that are accepted or follow from another."""
-    found = []
+    found: dict[str, NamedFault] = {}
     for finding in findings:
         follows = {"momentum-default": "momentum-inverted", "parameters-start-elsewhere": "gamma-plus-one"}.get(
             finding.id
         )
         if finding.id not in known and follows not in known:
-            found.append(entry(FAULTS[finding.id], (), finding.detail))
-    return found
+            before = f"{found[finding.id].evidence}; " if finding.id in found else ""
+            found[finding.id] = entry(FAULTS[finding.id], (), before + finding.detail)
+    return list(found.values())
 
 
 def refusals(refused: Sequence[Trial], others: Sequence[Trial]) -> dict[str, str]:

@@ -57,7 +57,7 @@ def test_script_has_some_eighty_lines(my_layers, capsys):
     assert 75 <= len(script) + 1 < 90
 
 
-def test_mended_lines_mend_it(my_layers, capsys):
+def test_fixed_lines_fix_it(my_layers, capsys):
     source = my_layers.read_text()
     wrong = source[source.index("        mean = dy.mean") :]
     my_layers.write_text(source.replace(wrong, _block("d = self.gamma * dy")))

@@ -277,7 +277,7 @@ def complete(form: Form, case: Case, names: Mapping[str, str], stages: Mapping[s
     missing = [role for role in ("gamma", "dgamma") if role not in places and role not in form.given]
     strange: tuple[str, ...] = ()
     if "gamma" in missing and not form.given:
-        strange = _strange(stages.get("built", []), [], places, size)
+        strange = _strange(stages.get("built", []), [], places, size) or _of_last_axis(stages.get("backward", []), case)
     elif "dgamma" in missing and not returns:
         strange = _strange(stages.get("backward", []), stages.get("forward", []), places, size)
         if not strange and "backward" in stages and "gamma" in places and str(places["gamma"][0]) != "gamma":
@@ -312,6 +312,17 @@ def _may_be(found: Found, role: str, size: int, case: Case) -> bool:
     if role in ("dgamma", "dbeta"):
         return isinstance(found.value, (np.ndarray, np.generic, int, float))  # of the wrong shape, perhaps
     return np.size(found.value) in sizes and isinstance(found.value, (np.ndarray, np.generic))
+
+
+def _of_last_axis(now: list[Found], case: Case) -> tuple[str, ...]:
+    """A gamma that the layer made for the last axis of x, where the channels are another one."""
+    if case.kind.normalizes_features or case.shape[-1] == case.shape[1]:
+        return ()
+    return tuple(
+        f"{found.place} {np.shape(found.value)}, made for x's last axis (--channels-last, if its channels are there)"
+        for found in now
+        if found.role == "gamma" and isinstance(found.value, np.ndarray) and found.value.size == case.shape[-1]
+    )
 
 
 def _strange(

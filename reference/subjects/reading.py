@@ -38,6 +38,11 @@ class Reading:
     has_modes: bool = False
     starts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def has_gamma(self) -> bool:
+        """Whether a gamma was found, or forward asks for one."""
+        return self.form.has("gamma") or "gamma" in self.form.given
+
 
 def read(subject: Subject, ndims: Sequence[int] | None, dtypes: Sequence[str] | None, clock: Clock) -> Reading:
     """Find the form of a subject, and set it.
@@ -46,7 +51,6 @@ def read(subject: Subject, ndims: Sequence[int] | None, dtypes: Sequence[str] | 
         Refused: it cannot be built, or has no forward and backward that can be called.
     """
     best = _best(subject, list(_plain_cases(subject.kind, ndims, dtypes)), clock)
-    best.form = complete(best.form, best.case, subject.names, best.stages, best.returns)
     subject.form = best.form
     if "forward" in best.stages and best.form.has("gamma"):
         stays = attempt(lambda: _stays(subject, best.case), clock).value
@@ -85,9 +89,12 @@ def _best(subject: Subject, cases: Sequence[Case], clock: Clock) -> Reading:
                     "it in a class whose backward only keeps the gradients"
                 )
             readings.append(reading)
-            if tried.error is None or tried.timed_out:
+            if reading.stages:
+                reading.form = complete(reading.form, case, subject.names, reading.stages, reading.returns)
+            if tried.timed_out or (tried.error is None and reading.has_gamma):
                 break
-        best = max(readings, key=lambda reading: len(reading.stages), default=None)
+        # of a rank that it is not made for, a layer that makes its parameters by itself makes others
+        best = max(readings, key=lambda reading: (len(reading.stages), reading.has_gamma), default=None)
         if best and best.stages:
             return best
     subject.constructor = replace(subject.constructor, tuple_shape=False)

@@ -68,12 +68,13 @@ def _plain_cases(kind: Kind, ndims: Sequence[int] | None, dtypes: Sequence[str] 
 
 
 def _best(subject: Subject, cases: Sequence[Case], clock: Clock) -> Reading:
-    """The reading that goes furthest; with its size as a tuple only where the layer cannot be built with a number.
+    """The reading that goes furthest; with its size as a tuple only where a number does not do.
 
     Raises:
         Refused: it cannot be built in any case.
     """
     first: Attempt[None] | None = None
+    built: Reading | None = None  # one whose forward fails, with its size as a number
     for as_tuple in (False, True):
         subject.constructor = replace(subject.constructor, tuple_shape=as_tuple)
         readings = []
@@ -95,9 +96,12 @@ def _best(subject: Subject, cases: Sequence[Case], clock: Clock) -> Reading:
                 break
         # of a rank that it is not made for, a layer that makes its parameters by itself makes others
         best = max(readings, key=lambda reading: (len(reading.stages), reading.has_gamma), default=None)
-        if best and best.stages:
+        if best and "forward" in best.stages:
             return best
+        built = built or (best if best and best.stages else None)
     subject.constructor = replace(subject.constructor, tuple_shape=False)
+    if built:
+        return built
     if first is None:
         raise Refused(
             f"{subject.name} has nothing to try: no rank and dtype that {subject.kind.name} has was asked for"

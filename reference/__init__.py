@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reference.checks import check
     from reference.reporting.report import Report
-    from reference.subjects.discovery import Refused
     from reference.subjects.functions import from_functions
+    from reference.subjects.reading import Refused
     from reference.testing import assert_matches, parametrize_with_checks
 
 _HOME = {
-    "Refused": "reference.subjects.discovery",
+    "Refused": "reference.subjects.reading",
     "Report": "reference.reporting.report",
     "assert_matches": "reference.testing",
     "check": "reference.checks",

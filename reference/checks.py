@@ -4,22 +4,27 @@ This module puts the parts together; what is right is `truth`'s business, what w
 `reporting`'s.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reference.cases.case import DTYPES
 from reference.cases.probes import designed_for
 from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.conventions import accepted_convention, conventions_named
 from reference.diagnosis.diagnose import diagnose
+from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
 from reference.kinds import KINDS, Kind, kind_in, kind_named
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
 from reference.run import Progress, Run, Tally
-from reference.subjects.discovery import Discovery, Refused, discover
+from reference.subjects.discovery import Discovery, discover
 from reference.subjects.guard import Clock
+from reference.subjects.reading import Refused
 from reference.subjects.subject import Subject
 from reference.truth import torch_layers
+from reference.truth.half import is_made_for_float16
+from reference.truth.meant import not_meant, without
 from reference.truth.verdict import Trial
 
 
@@ -31,9 +36,12 @@ def check(
     examples: int = 200,
     minimize: bool = True,
     accept: Iterable[str] = (),
+    strict: bool = False,
+    names: Mapping[str, str] | None = None,
+    dtypes: Sequence[str] | None = None,
     channels_last: bool = False,
     ndims: Sequence[int] | None = None,
-    timeout: float = 60.0,
+    timeout: float | None = None,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -41,51 +49,71 @@ def check(
 
     Args:
         layer: a class or factory that takes torch's keywords and gives an object with forward(x) and backward(dy), and
-            arrays gamma, beta, dgamma, dbeta (BatchNorm: training, running_mean, running_var).
+            arrays gamma, beta, dgamma, dbeta (BatchNorm: training, running_mean, running_var); under other names too,
+            where only one thing fits. The report says what was read as what.
         like: "GroupNorm", "LayerNorm", "RMSNorm", "BatchNorm" or "InstanceNorm"; by default what its name says.
         seed: of the random cases; the same seed gives the same report.
         examples: how many random cases follow the designed ones.
         minimize: whether to look for the smallest failing case.
         accept: ids of conventions that are not counted as wrong; the layer is held to them instead.
+        strict: whether hazards fail too, and random cases for which there was no time.
+        names: what keywords, methods and arrays are called, where they are not found: from our name to theirs, as
+            {"gamma": "scale", "dgamma": "grads['scale']", "eps": "epsilon"}.
+        dtypes: of x to try, of "float64", "float32" and "float16"; by default all that it does not refuse.
         channels_last: whether it takes x as (N, *spatial, C).
         ndims: the ranks of x to try; by default all that it does not refuse.
-        timeout: seconds for this layer. Where they end inside one call that does not return, that is a finding; where
-            they end between cases, the rest is reported as not covered.
+        timeout: seconds for this layer, by default 60 and 0.03 for each random case. Where they end inside one call
+            that does not return, that is a finding.
         name: what to call it in the report.
         progress: called with the cases done and the cases to do.
 
     Raises:
-        Refused: it cannot be checked at all; the text says why and what to do about it.
+        Refused: it cannot be checked; the text says why and what to do about it.
         ValueError, TypeError: an argument is not what it should be.
     """
     name = name or str(getattr(layer, "__name__", type(layer).__name__))
-    kind = kind_of(name, like)
-    accept = _validated(layer, kind, examples, accept, ndims, timeout)
-    probed = probe(Subject(layer, kind, name, channels_last), ndims, accept, timeout, examples, progress)
-    run, trials, clock = probed.run, probed.trials, probed.run.clock
-    scope, not_covered = probed.discovery.scope, probed.discovery.not_covered
+    kind = kind_of(name, like or getattr(layer, "like", None))
+    timeout = 60 + 0.03 * examples if timeout is None else timeout
+    accept = validated(layer, kind, examples, accept, ndims, dtypes, timeout)
+    subject = Subject(layer, kind, name, channels_last, names)
+    probed = probe(subject, ndims, accept, timeout, examples, progress, dtypes)
+    run, trials, discovery = probed.run, probed.trials, probed.discovery
     failing = [trial for trial in trials if trial.failed]
+    if run.unfinished and not failing:
+        raise Refused(
+            f"{name} took all of {timeout:g} s for {len(trials)} of {run.total - examples} designed cases, which agree: "
+            "give it more with timeout="
+        )
     with torch_layers.one_thread():
         if examples and (minimize or not failing):
-            failing += run.at_random(scope, failing, seed, examples)
-        if clock.left <= 0:
-            done = run.tally.trials
-            not_covered["some cases"] = f"the time of {timeout:g} s was over after {done} of {run.total} cases"
-        consistent = None if clock.left <= 0 else backward_is_derivative(run.subject, scope, clock)
+            failing += run.at_random(discovery.scope, failing, seed, examples)
+        consistent = (
+            None if run.unfinished else backward_is_derivative(subject, discovery.scope, run.clock, [*trials, *failing])
+        )
+        faults = diagnose(kind, trials, failing, run.convention) if failing else []
+        faults += starting_conventions(discovery.findings, {*accept, *(fault.id for fault in faults)})
+        hazards = hazards_of(run.hazardous)
+        incomplete = f"{run.drawn} of {examples} random cases in {timeout:g} s" if run.unfinished else ""
+        if run.unfinished and failing:
+            done = f"{run.tally.trials} of {run.total}"
+            discovery.not_covered["some cases"] = f"the time of {timeout:g} s was over after {done} cases"
         return Report(
             subject=name,
             like=kind.name,
-            passed=not failing,
+            passed=not faults and not (strict and (hazards or incomplete)),
             cases=run.tally.trials,
             seed=seed,
-            not_covered=not_covered,
+            not_covered=discovery.not_covered | refusals(run.refusals, trials) | _left_out(run),
             quantities=run.tally.figures(),
-            faults=diagnose(kind, trials, failing, run.convention) if failing else [],
+            faults=[*faults, *(hazards if strict else [])],
             backward_is_derivative_of_forward=consistent,
-            counterexample=describe_failure(run.subject, smallest(failing), bool(accept)) if failing else None,
-            notes=tuple(_notes(run.tally, failing)),
+            counterexample=describe_failure(subject, smallest(failing), bool(accept)) if failing else None,
+            notes=tuple(_notes(run.tally, trials, failing)),
             accepted=accept,
             pictures=pictures_of(failing),
+            hazards=hazards,
+            read_as=subject.read_as,
+            incomplete=incomplete,
         )
 
 
@@ -105,6 +133,7 @@ def probe(
     timeout: float = 60.0,
     examples: int = 0,
     progress: Progress | None = None,
+    dtypes: Sequence[str] | None = None,
 ) -> Probed:
     """Find out what a subject takes, and run the designed probes of that; the first half of a check.
 
@@ -113,24 +142,41 @@ def probe(
     """
     clock = Clock(timeout)
     with torch_layers.one_thread():
-        discovery = discover(subject, ndims, clock)
+        discovery = discover(subject, ndims, clock, dtypes)
+        scope = discovery.scope
+        convention = accepted_convention(subject, accept, designed_for(scope), clock)
+        if dtypes is None and "float16" in scope.dtypes and not is_made_for_float16(subject, scope, convention, clock):
+            discovery = discovery.without_dtype(
+                "float16", "it computes in float16 itself: dtypes float16 says how far that goes"
+            )
         designed = designed_for(discovery.scope)
-        convention = accepted_convention(subject, accept, designed, clock)
         run = Run(subject, convention, clock, len(designed) + examples, progress)
         trials = run.designed(designed)
+        parts = not_meant(trials)
+        if parts:
+            trials = run.only(without(trials, list(parts)))
+            discovery = discovery.without_parts(parts)
     if designed and not trials:
-        raise Refused(f"{subject.name} took all of {timeout:g} s before the first case: give it more with timeout=")
+        reason = run.refusals[0].seen.refused if run.refusals else ""
+        raise Refused(
+            f"{subject.name} refuses every case: {reason}"
+            if reason
+            else f"{subject.name} took all of {timeout:g} s before the first case: give it more with timeout="
+        )
     return Probed(discovery, run, trials)
 
 
-def _notes(tally: Tally, failing: list[Trial]) -> Iterator[str]:
+def _left_out(run: Run) -> dict[str, str]:
+    return {f"x of shape {case.shape}": "it would take too long, by the time of smaller ones" for case in run.skipped}
+
+
+def _notes(tally: Tally, trials: list[Trial], failing: list[Trial]) -> Iterator[str]:
     """What else a reader should know."""
     for name, (error, case) in tally.torch_is_off.items():
         yield f"{name}: the layer is right where torch is not: torch is off by {error:.3g} u in {case}"
-    raised = [trial for trial in failing if trial.seen.raised]
-    if raised:
-        what, where = raised[0].seen.problems["dx"], raised[0].case
-        yield f"it raised in {len(raised)} of the cases that failed, first in {where}: {what}"
+    ranks = {len(trial.case.shape) for trial in failing}
+    if failing and 2 not in ranks and any(len(trial.case.shape) == 2 for trial in trials):
+        yield "it is right in 2D: ndims 2 holds it to that alone, if it is made for that"
 
 
 def kind_of(name: str, like: str | None = None) -> Kind:
@@ -149,8 +195,14 @@ def kind_of(name: str, like: str | None = None) -> Kind:
     return kind
 
 
-def _validated(
-    layer: Any, kind: Kind, examples: int, accept: Iterable[str], ndims: Sequence[int] | None, timeout: float
+def validated(
+    layer: Any,
+    kind: Kind,
+    examples: int,
+    accept: Iterable[str],
+    ndims: Sequence[int] | None,
+    dtypes: Sequence[str] | None,
+    timeout: float,
 ) -> tuple[str, ...]:
     """Refuse what cannot be meant, before anything runs; the accepted ids as a tuple."""
     if not callable(layer):
@@ -165,5 +217,8 @@ def _validated(
     unknown = sorted(set(ndims or ()) - set(kind.ranks))
     if unknown:
         raise ValueError(f"Expected ndims to be some of {kind.ranks} for {kind.name} but got {unknown}")
+    strange = sorted(set(dtypes or ()) - set(DTYPES))
+    if strange or (dtypes is not None and not dtypes):
+        raise ValueError(f"Expected dtypes to be some of {DTYPES} but got {strange}")
     conventions_named(accept)  # refuses what is none
     return accept

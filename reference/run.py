@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 
 from reference.cases.case import Case
 from reference.cases.scope import Scope
@@ -19,6 +20,9 @@ from reference.truth.tolerance import tolerance_of
 from reference.truth.verdict import Trial, judge
 
 SHRINKING = 120  # how many cases may be tried to make a failing one smaller
+LARGE = 100_000  # numbers from which a case is one of the few that may be left out
+TELLING = 4_000  # numbers from which the time of a case tells what a larger one takes
+SHARE = 0.25  # of a subject's time that one case may take
 WITHOUT_LUCK = 60  # how many random ones to find one that fails, when a probe has failed
 
 Progress = Callable[[int, int], None]
@@ -86,34 +90,75 @@ class Run:
     total: int
     progress: Progress | None
     tally: Tally = field(default_factory=Tally)
+    refusals: list[Trial] = field(default_factory=list)  # what the layer refused, whole or in part
+    hazardous: list[Trial] = field(default_factory=list)  # in which a hazard was seen
+    skipped: list[Case] = field(default_factory=list)  # large ones that this layer would take too long for
+    drawn: int = 0  # how many random cases were tried
+    _seconds: dict[Case, float] = field(default_factory=dict)
+    unfinished: bool = False  # whether the time was over before the last case
 
     def judged(self, case: Case) -> Trial | None:
-        """The verdict on a case; None once the time is over.
+        """The verdict on a case; None once the time is over, which `unfinished` then says.
 
         A call in which the time ends is one that does not return only if it had most of the time; else the layer is
         slow, and nothing is known of the case.
         """
         left = self.clock.left
-        if left <= 0:
+        trial = judge(self.subject, case, self.convention, self.clock) if left > 0 else None
+        if trial is None or (_timed_out(trial) and left < self.clock.seconds / 2):
+            self.unfinished = True
             return None
-        trial = judge(self.subject, case, self.convention, self.clock)
-        timed_out = any(finding.id == "timeout" for finding in trial.findings)
-        return None if timed_out and left < self.clock.seconds / 2 else trial
+        return trial
 
     def count(self, trial: Trial) -> None:
-        self.tally.add(trial)
+        if trial.seen.refused:
+            self.refusals.append(trial)
+        if trial.hazards:
+            self.hazardous.append(trial)
+        if trial.comparisons:
+            self.tally.add(trial)
         if self.progress:
             self.progress(self.tally.trials, self.total)
 
     def designed(self, designed: list[Case]) -> list[Trial]:
         """The trials of the designed cases, as many as there is time for."""
-        trials = []
+        trials: list[Trial] = []
         for case in designed:
+            if prod(case.shape) * case.calls >= LARGE:
+                if any(trial.failed for trial in trials):
+                    continue  # the large ones are for a layer with which all else agrees
+                if self._would_take_too_long(case):
+                    self.skipped.append(case)
+                    continue
             trial = self.judged(case)
             if trial is None:
                 break
             self.count(trial)
-            trials.append(trial)
+            self._seconds[case] = trial.seen.seconds
+            if trial.comparisons:
+                trials.append(trial)
+        return trials
+
+    def _would_take_too_long(self, case: Case) -> bool:
+        """Whether a large case would take a good part of the time, by what smaller ones took.
+
+        Some layers take a time that grows with the square of a row, which a large case must not turn into a mistake.
+        """
+        numbers = prod(case.shape) * case.calls
+        expected = (
+            seconds * numbers / (prod(done.shape) * done.calls) * max(1.0, case.sharing / done.sharing)
+            for done, seconds in self._seconds.items()
+            if prod(done.shape) * done.calls >= TELLING
+        )
+        return min(expected, default=0.0) > SHARE * self.clock.seconds
+
+    def only(self, trials: list[Trial]) -> list[Trial]:
+        """Take back all trials but these."""
+        self.tally = Tally()
+        self.refusals = [trial for trial in self.refusals if trial in trials or not trial.comparisons]
+        self.hazardous = [trial for trial in self.hazardous if trial in trials]
+        for trial in trials:
+            self.tally.add(trial)
         return trials
 
     def at_random(self, scope: Scope, known: list[Trial], seed: int, examples: int) -> list[Trial]:
@@ -152,6 +197,7 @@ class Run:
             if failing:
                 shrunk += 1  # Hypothesis is making it smaller: such a case is not counted among the figures
             else:
+                self.drawn += 1
                 self.count(trial)
             if trial.failed and (not wanted or wanted & _signature([trial])):
                 failing.append(trial)
@@ -164,6 +210,10 @@ class Run:
         finally:
             random.setstate(state)
         return failing
+
+
+def _timed_out(trial: Trial) -> bool:
+    return any(finding.id == "timeout" for finding in trial.findings)
 
 
 def _signature(trials: list[Trial]) -> set[str]:

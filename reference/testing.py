@@ -3,12 +3,13 @@
 Both go through `reference.checks`; nothing is judged here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from reference.cases.probes import probes
-from reference.checks import Probed, check, kind_of, probe
+from reference.checks import Probed, check, kind_of, probe, validated
+from reference.diagnosis.observed import starting_conventions
 from reference.kinds import Kind
 from reference.subjects.subject import Subject
 
@@ -23,7 +24,7 @@ def assert_matches(layer: Any, like: str | None = None, **options: Any) -> None:
 
 
 def parametrize_with_checks(
-    layers: Iterable[Any], *, expected_failures: Mapping[str, str] | None = None, examples: int = 100
+    layers: Iterable[Any], *, expected_failures: Mapping[str, str] | None = None, examples: int = 100, **options: Any
 ) -> Callable[[Any], Any]:
     """A pytest decorator: the test is called once for each check of each layer, with an argument `check` to call.
 
@@ -39,9 +40,12 @@ def parametrize_with_checks(
         layers: classes or factories, or pairs of one and what it is like.
         expected_failures: from the id of a check to the reason why it fails; strict: one that passes fails the test.
         examples: random cases.
+        options: accept, strict, names, dtypes, channels_last, ndims and timeout, as `check` has them, for every layer. The
+            quantities are held to the accepted conventions; hazards fail the behaviour only where strict.
 
     Raises:
-        ValueError: an id of `expected_failures` is not one of the checks, or two layers have one name.
+        ValueError: an id of `expected_failures` is not one of the checks, two layers have one name, or an option is not what
+            it should be. TypeError: there is no such option.
     """
     import pytest  # only those who test need it
 
@@ -51,7 +55,7 @@ def parametrize_with_checks(
         name = getattr(layer, "__name__", type(layer).__name__)
         if f"{name}-random" in checks:
             raise ValueError(f"Expected layers of different names but got two {name}")
-        checks |= _checks_of(layer, kind_of(name, like), name, examples)
+        checks |= _checks_of(layer, kind_of(name, like), name, examples, **options)
     unknown = sorted(set(expected_failures or ()) - set(checks))
     if unknown:
         raise ValueError(
@@ -65,12 +69,26 @@ def parametrize_with_checks(
     return pytest.mark.parametrize("check", parameters)
 
 
-def _checks_of(layer: Any, kind: Kind, name: str, examples: int) -> dict[str, Callable[[], None]]:
+def _checks_of(
+    layer: Any,
+    kind: Kind,
+    name: str,
+    examples: int,
+    accept: Iterable[str] = (),
+    strict: bool = False,
+    names: Mapping[str, str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    channels_last: bool = False,
+    ndims: Sequence[int] | None = None,
+    timeout: float | None = None,
+) -> dict[str, Callable[[], None]]:
     """The checks of one layer by id; the probes are run once, at the first check that asks for them."""
+    accepted = validated(layer, kind, examples, accept, ndims, dtypes, 60.0 if timeout is None else timeout)
 
     @cache
     def probed() -> Probed:
-        return probe(Subject(layer, kind, name))
+        subject = Subject(layer, kind, name, channels_last, names)
+        return probe(subject, ndims, accepted, 60.0 if timeout is None else timeout, dtypes=dtypes)
 
     def of_quantity(quantity: str, dtype: str, rank: int) -> None:
         not_covered = probed().discovery.not_covered
@@ -92,16 +110,36 @@ def _checks_of(layer: Any, kind: Kind, name: str, examples: int) -> dict[str, Ca
             )
 
     def behaviour() -> None:
-        found = [f"{f.id}: {f.quantity}: {f.detail}\n    in {t.case}" for t in probed().trials for f in t.findings]
+        found = [
+            f"{finding.id}: {finding.quantity}: {finding.detail}\n    in {trial.case}"
+            for trial in probed().trials
+            for finding in (*trial.findings, *(trial.hazards if strict else ()))
+        ]
+        found += [
+            f"{convention.id}: {convention.evidence}"
+            for convention in starting_conventions(probed().discovery.findings, set(accepted))
+        ]
         if found:
             raise AssertionError("\n".join(found[:5]))
 
     def at_random() -> None:
-        assert_matches(layer, kind.name, examples=examples, name=name)
+        assert_matches(
+            layer,
+            kind.name,
+            examples=examples,
+            accept=accepted,
+            strict=strict,
+            names=names,
+            dtypes=dtypes,
+            channels_last=channels_last,
+            ndims=ndims,
+            timeout=timeout,
+            name=name,
+        )
 
     checks: dict[str, Callable[[], None]] = {}
     for quantity in kind.quantities:
-        for dtype in DTYPES:
+        for dtype in dtypes or DTYPES:
             # float32 is probed in the ranks that are looked at most closely
             for rank in sorted({len(case.shape) for case in probes(kind) if case.dtype == dtype}):
 

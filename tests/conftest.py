@@ -4,7 +4,9 @@
 `soak` is for a long search: `pytest --hypothesis-profile=soak`. Must not know any layer.
 """
 
+import importlib.util
 import os
+import sys
 
 # The arrays of the tests are small, and a worker runs on each core: further threads only wait for one another.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -12,6 +14,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from collections import Counter  # noqa: E402 - NumPy reads these variables when it is imported
 from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+from types import ModuleType  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -38,6 +42,28 @@ def normal() -> Callable[..., NDArray[Any]]:
         return array
 
     return draw
+
+
+@pytest.fixture
+def in_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Any]:
+    """`in_file(source, name)`: the class of that name, from a file that holds the source."""
+
+    def load(source: str, name: str) -> Any:
+        path = tmp_path / "their_layers.py"
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location("their_layers", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "their_layers", module)
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+
+    load.path = tmp_path / "their_layers.py"  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions of the file within one second
+    monkeypatch.setattr(sys, "path", list(sys.path))  # a script changes both
+    monkeypatch.setitem(sys.modules, "layer_under_test", ModuleType("layer_under_test"))
+    return load
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -33,8 +33,8 @@ def drawn(scope: Scope, seeds: int, each: int = 100) -> list[Case]:
 
 @pytest.fixture(scope="module")
 def draws() -> dict[str, list[Case]]:
-    """Three hundred cases of the full scope of each layer."""
-    return {like: drawn(Scope.full(KINDS[like]), seeds=3) for like in KINDS}
+    """Some four hundred cases of the full scope of each layer."""
+    return {like: drawn(Scope.full(KINDS[like]), seeds=14, each=30) for like in KINDS}
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -118,6 +118,19 @@ def test_the_upstream_gradient_is_never_constant_and_has_a_mean() -> None:
     dy = make("GroupNorm", (50, 4, 10)).arrays().dy
     assert dy.std() == pytest.approx(1, abs=0.1)
     assert dy.mean() == pytest.approx(0.3, abs=0.1)
+
+
+def test_the_sums_of_what_is_centred_do_not_grow() -> None:
+    dy = make("GroupNorm", (1000, 4, 10), dy_data="centred").arrays().dy
+    assert abs(np.cumsum(dy)).max() < 1000 < abs(dy).sum() / 10
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6), (3, 4, 7), (2, 4, 3, 5)])
+def test_the_sums_of_what_is_balanced_have_no_rounding(shape: tuple[int, ...]) -> None:
+    x = make("BatchNorm", shape, data="balanced", dtype="float32").arrays().x
+    assert (x.sum(-1) == 0).all()
+    assert (x == np.round(x)).all()
+    assert set(np.abs(x).ravel()) == {0, 1, 2, 3}
 
 
 # --- data recipes -----------------------------------------------------------------------------------------------------

@@ -5,17 +5,20 @@ are test_diagnosis's.
 """
 
 import json
-from math import prod
+from math import fsum, prod
 
 import numpy as np
 import pytest
+import torch
 
 import npnorm
 from reference import Refused, check
+from reference.cases.case import make
 from reference.cases.probes import probes
 from reference.checks import kind_of
 from reference.diagnosis.conventions import accepted_convention
 from reference.kinds import KINDS
+from reference.run import LARGE
 from reference.subjects.guard import Clock
 from reference.subjects.subject import Subject
 from reference.truth import torch_layers
@@ -51,9 +54,29 @@ def test_npnorm_passes_within_16_units(like):
 
 @pytest.mark.parametrize("like", KINDS)
 def test_torchs_own_layers_pass(like):
-    report = check(torch_layers.LAYERS[like], examples=5)
+    report = check(torch_layers.LAYERS[like], examples=5, dtypes=["float64", "float32"])
     assert report.passed, report
+    assert report.not_covered == {"float16": "not asked for"}
     assert all(figures.worst_error <= figures.tolerance for figures in report.quantities.values())
+
+
+def test_torchs_sums_in_float16_are_told():
+    """Its LayerNorm on the CPU adds up beta's gradient in float16: of 8192 positive numbers hundreds of roundoffs are lost.
+
+    The error is measured here against a sum without rounding; a torch that mends it passes, and so does this test.
+    """
+    case = make("LayerNorm", (8192, 4), dtype="float16", dy_data="positive", seed=11)
+    (x, dy), layer = case.arrays(), torch.nn.LayerNorm(4, dtype=torch.float16)
+    layer(torch.tensor(x)).backward(torch.tensor(dy))
+    sums = np.array([fsum(column) for column in dy.T.astype(np.float64)])
+    error = np.max(np.abs(layer.bias.grad.double().numpy() - sums) / sums) / 2**-11
+
+    report = check(torch_layers.LAYERS["LayerNorm"], examples=0, minimize=False, dtypes=["float16"], ndims=[2])
+    dbeta = report.quantities["dbeta"]
+    assert dbeta.torch_error == pytest.approx(error, rel=0.1)
+    assert dbeta.passed == (error <= dbeta.tolerance)
+    assert {name for name, figures in report.quantities.items() if not figures.passed} <= {"dbeta"}
+    assert quick(npnorm.LayerNorm, dtypes=["float16"]).quantities["dbeta"].worst_error < 1
 
 
 def test_random_cases_are_counted_beside_the_designed_ones():
@@ -83,7 +106,7 @@ class NineFeaturesLayerNorm(npnorm.LayerNorm):
 
 def test_random_cases_find_what_no_designed_case_has():
     assert quick(NineFeaturesLayerNorm).passed
-    report = check(NineFeaturesLayerNorm)
+    report = check(NineFeaturesLayerNorm, examples=1000)
     assert not report.passed
     assert report.counterexample.case.shape == (1, 9)
     assert report.quantities["y"].failed == 1, "the cases in which it is made smaller are not counted"
@@ -152,7 +175,7 @@ REFUSED = {  # the layer and what it is like, the options, the error and its tex
         (npnorm.LayerNorm,),
         {"accept": ["eps"]},
         ValueError,
-        "the id of a convention but got 'eps': one of eps-argument-ignored, eps-outside-sqrt, momentum-inverted, running",
+        "the id of a convention but got 'eps': one of eps-argument-ignored, eps-default, eps-default-for-none, eps-outside-sqrt",
     ),
     "accepting a mistake": (
         (npnorm.LayerNorm,),
@@ -170,7 +193,7 @@ REFUSED = {  # the layer and what it is like, the options, the error and its tex
         (npnorm.LayerNorm,),
         {"ndims": []},
         Refused,
-        "takes no x of any rank that LayerNorm has .*not asked",
+        "has nothing to try: no rank and dtype that LayerNorm has was asked for",
     ),
     "a name that tells nothing": ((NAMELESS,), {}, Refused, "the name to tell which layer it is but got 'Norm'"),
 }
@@ -219,14 +242,17 @@ def test_random_cases_only_make_the_failing_one_smaller():
     assert prod(check(WideGroupNorm, examples=60, ndims=[3]).counterexample.case.shape) < prod(
         designed.counterexample.case.shape
     )
-    assert designed.cases == quick(npnorm.GroupNorm, ndims=[3]).cases
+    large = [case for case in probes(KINDS["GroupNorm"], (3,)) if prod(case.shape) >= LARGE]
+    assert large, "which are for layers with which all else agrees"
+    assert designed.cases + len(large) == quick(npnorm.GroupNorm, ndims=[3]).cases
 
 
 def test_worst_entries_are_those_of_the_arrays():
     class OneEntryLayerNorm(npnorm.LayerNorm):
         def backward(self, dy):
             dx = super().backward(dy)
-            dx.flat[1:3] += (1e-3, -1e-2)
+            if dx.size:
+                dx.flat[1:3] += (1e-3, -1e-2)
             return dx
 
     example = quick(OneEntryLayerNorm, ndims=[2]).counterexample
@@ -454,3 +480,15 @@ def test_right_layer_does_not_follow_an_accepted_convention(id):
 
 def test_accepted_convention_of_another_layer_does_not_matter():
     assert quick(npnorm.LayerNorm, accept=["running-var-biased", "momentum-inverted"], ndims=[2]).passed
+
+
+def test_report_of_an_rms_norm_shows_the_formulas_of_rms_norm():
+    """LayerNorm's dx as the right one would make the next mistake of it."""
+
+    class SignRMSNorm(npnorm.RMSNorm):
+        def backward(self, dy):
+            return -super().backward(dy)
+
+    (fault,) = quick(SignRMSNorm, ndims=[2]).faults
+    assert (fault.id, fault.wrong) == ("dx-sign", "dx = -rstd * (d - xhat * mean(d * xhat))")
+    assert fault.right == "dx = rstd * (d - xhat * mean(d * xhat)), d = gamma * dy"

@@ -177,15 +177,15 @@ UNUSABLE = {  # the arguments, and what is said: the whole line, or as far as th
     "no such file": (["nowhere.py:A"], "Expected a file nowhere.py but there is none"),
     "no such module": (["no_where:A"], "no_where cannot be imported: ModuleNotFoundError: No module named 'no_where'"),
     "no such name": (["layers.py:NoSuch"], "layers.py has no NoSuch; it has BiasedBatchNorm, GoodLayerNorm, ..."),
-    "no colon": (["layers.py"], "Expected package.module:Name or path/file.py:Name but got 'layers.py'"),
-    "no name": (["layers.py:"], "Expected package.module:Name or path/file.py:Name but got 'layers.py:'"),
+    "no colon": (["layers.py"], "Expected package.module:Name, path/file.py:Name or ... but got 'layers.py'"),
+    "no name": (["layers.py:"], "Expected package.module:Name, path/file.py:Name or ... but got 'layers.py:'"),
     "a folder": (["./:A"], "Expected a file . but there is none"),
     "no layer": (["layers.py:a_number_norm", "--like", "LayerNorm"], "Expected layer to be a class or a factory but got 3..."),
     "no known name": (["layers.py:Mystery"], "Expected the name to tell which layer it is but got 'Mystery': say which..."),
     "no forward": (["layers.py:NoLayerNorm"], "layers.py:NoLayerNorm has no method forward: expected forward(x) and..."),
     "no rank": (["layers.py:NoRankLayerNorm"], "layers.py:NoRankLayerNorm takes no x of any rank ... ValueError: of no [rank]..."),
     "no such like": ([GOOD, "--like", "Norm"], "Expected like to be one of ('GroupNorm', ... but got 'Norm'"),
-    "another like": ([GOOD, "--like", "BatchNorm"], f"{GOOD} does not take num_features: expected a class or factory with..."),
+    "another like": ([GOOD, "--like", "BatchNorm"], f"{GOOD} does not take num_features and asks for normalized_shape: ..."),
     "no convention": ([GOOD, "--accept", "[eps]"], "Expected the id of a convention but got '[eps]': one of eps-argument..."),
     "accepting a mistake": ([GOOD, "--accept", "dx-sign"], "Expected the id of a convention but got 'dx-sign': one of..."),
     "a rank it has not": (
@@ -300,7 +300,7 @@ NUMBER = (int, float)
 SUBJECT = {
     "subject": str, "like": str, "passed": bool, "cases": int, "not_covered": dict, "quantities": dict, "faults": list,
     "backward_is_derivative_of_forward": (bool, type(None)), "counterexample": (dict, type(None)),
-    "accepted": list, "notes": list,
+    "accepted": list, "notes": list, "hazards": list, "read_as": list, "incomplete": str,
 }  # fmt: skip
 FIGURES = {
     "passed": bool,
@@ -309,7 +309,9 @@ FIGURES = {
     "torch_error": NUMBER,
     "cases": int,
 }
-FAULT = {"id": str, "class": str, "quantities": list, "summary": str, "fix": str, "evidence": str}
+FAULT = {
+    "id": str, "class": str, "quantities": list, "summary": str, "fix": str, "evidence": str, "alternatives": list,
+}  # fmt: skip
 EXAMPLE = {
     "case": str, "like": str, "shape": list, "config": dict, "dtype": str, "data": str, "seed": int, "training": bool,
     "calls": int, "messages": list, "script": str,
@@ -455,6 +457,13 @@ def test_explain_prints_every_entry(run):
             assert f"{label} {' '.join(text.split())}" in words
         assert f"layers {', '.join(fault.layers)}" in words
         assert "\x1b" not in out
+
+
+def test_explain_says_the_formulas_of_a_layer_that_has_less(run):
+    words = " ".join(run("--explain", "dx-projection-term-missing")[1].split())
+    assert "here in RMSNorm dx = rstd * d right in RMSNorm dx = rstd * (d - xhat * mean(d * xhat))" in words
+    assert "in BatchNorm" not in words
+    assert "in RMSNorm" not in run("--explain", "dgamma-sign")[1]  # it has the same
 
 
 # --- terminals --------------------------------------------------------------------------------------------------------

@@ -37,11 +37,14 @@ def test_rows_are_in_the_folder_of_their_truth(module):
     folder, *kind, _ = module.__name__.removeprefix(f"{planted.__name__}.").split(".")
     for row in module.ROWS:
         assert row.kind in KINDS.values(), row
-        assert bool(row.expected) == bool(row.quantities), row
+        # a default, or what a parameter starts with, spoils nothing
+        spoilt = {name for id in row.expected for name in (FAULTS[id].quantities if id in FAULTS else (id,))}
+        assert bool(spoilt) == bool(row.quantities), row
+        assert all(FAULTS[id].kind == "hazard" for id in row.hazards), row
         if folder == "wrong":
             assert [row.kind] == [KINDS[name] for name in kind], row
             assert row.expected, row
-            assert row.expected <= FAULTS.keys(), row
+            assert all(id in FAULTS and FAULTS[id].kind != "hazard" for id in row.expected), row
         else:
             assert row.expected == {"right": frozenset(), "unknown": UNKNOWN}[folder], row
 

@@ -2,12 +2,13 @@
 
 import doctest
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from reference.command.main import main
-from reference.diagnosis.faults import forward, input_gradient, parameter_gradients, state
+from reference.diagnosis.faults import SECTIONS
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -37,6 +38,7 @@ def my_layers(tmp_path, monkeypatch):
     """The README's layer in a file, in the working directory."""
     path = tmp_path / "my_layers.py"
     path.write_text(_block("class MyLayerNorm"))
+    monkeypatch.delitem(sys.modules, "my_layers", raising=False)  # that of another test's directory
     monkeypatch.chdir(tmp_path)
     return path
 
@@ -47,7 +49,15 @@ def test_session_is_the_commands_output(my_layers, capsys):
     assert _without_figures(printed).startswith(_without_figures(_block("FAIL  dx-gamma-outside-means")).rstrip())
 
 
-def test_mended_lines_mend_it(my_layers, capsys):
+def test_script_has_some_eighty_lines(my_layers, capsys):
+    assert "a script of some eighty lines" in " ".join(TEXT.split())
+    main(["my_layers.py:MyLayerNorm"])
+    printed = capsys.readouterr().out.split("to see it with numpy and torch alone\n")[1]
+    script = printed[: printed.index('print("no difference")')].splitlines()
+    assert 75 <= len(script) + 1 < 90
+
+
+def test_fixed_lines_fix_it(my_layers, capsys):
     source = my_layers.read_text()
     wrong = source[source.index("        mean = dy.mean") :]
     my_layers.write_text(source.replace(wrong, _block("d = self.gamma * dy")))
@@ -60,26 +70,17 @@ def test_first_output_is_the_commands(capsys):
     assert _without_figures(_block("GroupNorm: ")).strip() == _without_figures(printed).strip()
 
 
-@pytest.mark.parametrize(
-    ("heading", "module"),
-    [
-        ("Statistics and forward", forward),
-        ("Input gradient", input_gradient),
-        ("Parameter gradients", parameter_gradients),
-        ("State, memory, dtype", state),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_dictionary_is_the_codes(heading, module):
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_dictionary_is_the_codes(heading):
     section = TEXT.split(f"### {heading}\n")[1].split("\n#")[0].split("<!--")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     expected = [
-        f"| `{fault.id}`{' (convention)' if fault.kind == 'convention' else ''} | {fault.summary} | {fault.seen_in} |"
-        for fault in module.ENTRIES
+        f"| `{fault.id}`{'' if fault.kind == 'mistake' else f' ({fault.kind})'} | {fault.summary} | {fault.seen_in} |"
+        for fault in SECTIONS[heading]
     ]
     assert rows == expected
 
 
 def test_number_of_entries():
-    count = sum(len(module.ENTRIES) for module in (forward, input_gradient, parameter_gradients, state))
+    count = sum(len(entries) for entries in SECTIONS.values())
     assert f"{count} entries, each" in TEXT

@@ -153,8 +153,19 @@ def test_unknown_is_said_as_such():
     ],
 )
 def test_which_half_is_wrong(answer, words):
-    text = str(replace(WRONG, backward_is_derivative_of_forward=answer))
+    quantities = WRONG.quantities | {"y": replace(WRONG.quantities["dx"])}
+    text = str(replace(WRONG, quantities=quantities, backward_is_derivative_of_forward=answer))
     assert (words in text) if words else ("its backward" not in text)
+
+
+def test_the_forward_is_not_called_wrong_where_y_is_right():
+    assert "its backward" not in str(replace(WRONG, backward_is_derivative_of_forward=True))
+
+
+def test_alternatives_are_of_one_cause():
+    text = str(replace(WRONG, faults=[replace(HALVED, alternatives=("dx-b", "dx-c with dx-d"))]))
+    assert "FAIL  dx-halved (" in text
+    assert "\n  or: dx-b, or dx-c with dx-d, which would give the same numbers\n  evidence:" in text
 
 
 def test_accepted_conventions_are_said():
@@ -292,7 +303,7 @@ def test_json_of_a_report():
     assert wrong["faults"] == [
         {
             "id": "dx-halved", "class": "mistake", "quantities": ["dx"], "summary": HALVED.summary, "fix": HALVED.fix,
-            "evidence": HALVED.evidence,
+            "evidence": HALVED.evidence, "alternatives": [],
         }
     ]  # fmt: skip
     example = wrong["counterexample"]

@@ -1,6 +1,7 @@
 """The doors for test suites. Through one of them npnorm's own layers are held against torch, check by check."""
 
 import re
+import time
 
 import numpy as np
 import pytest
@@ -189,6 +190,118 @@ def test_in_a_run_of_pytest(pytester):
     }
 
 
+# --- the options of check ---------------------------------------------------------------------------------------------
+
+
+class StrangeLayerNorm:
+    """With an eps of its own inside of the root's place, channels named in other words, and x kept as it came."""
+
+    def __init__(self, size, eps=1e-3):
+        self.foo, self.bar, self.eps = np.ones(size), np.zeros(size), eps
+
+    def forward(self, x):
+        self.x = x
+        self.rstd = 1 / (x.std(-1, keepdims=True) + self.eps)
+        return self.foo * (x - x.mean(-1, keepdims=True)) * self.rstd + self.bar
+
+    def backward(self, dy):
+        rows, d, centred = tuple(range(dy.ndim - 1)), self.foo * dy, self.x - self.x.mean(-1, keepdims=True)
+        self.dfoo, self.dbar = (dy * centred * self.rstd).sum(rows), dy.sum(rows)
+        std = np.where(centred.any(-1, keepdims=True), centred.std(-1, keepdims=True), 1)
+        return self.rstd * (d - d.mean(-1, keepdims=True)) - centred * self.rstd**2 / std * (d * centred).mean(
+            -1, keepdims=True
+        )
+
+
+OPTIONS = {
+    "accept": ["eps-outside-sqrt", "eps-default"],
+    "names": {"gamma": "foo", "beta": "bar", "dgamma": "dfoo", "dbeta": "dbar"},
+    "dtypes": ["float64"],
+    "ndims": [2, 3],
+}
+BEHAVIOUR, DX = "StrangeLayerNorm-behaviour", "StrangeLayerNorm-dx-float64-2D"
+
+
+def failed_of(**options):
+    done, words = outcomes(checks_of((StrangeLayerNorm, "LayerNorm"), **(OPTIONS | options))[0])
+    return {id for id, outcome in done.items() if outcome == "failed"}, done, words
+
+
+def test_options_of_check_are_passed_on():
+    failed, done, words = failed_of()
+    assert failed == set(), words
+    assert not any("float32" in id for id in done), "what was not asked for is no check"
+    assert {id for id, outcome in done.items() if outcome == "skipped"} == {
+        f"StrangeLayerNorm-{quantity}-float64-{rank}D" for quantity in ("y", "dx", "dgamma", "dbeta") for rank in (4, 5)
+    }
+    assert words["StrangeLayerNorm-y-float64-4D"] == "not covered: not asked for"
+
+
+def test_convention_that_is_not_accepted_fails_its_quantities():
+    failed, _, words = failed_of(accept=["eps-default"])
+    assert {DX, "StrangeLayerNorm-y-float64-3D", "StrangeLayerNorm-random"} <= failed
+    assert BEHAVIOUR not in failed
+    assert "FAIL  differs from torch by convention: eps-outside-sqrt" in words["StrangeLayerNorm-random"]
+
+
+def test_default_of_its_own_fails_the_behaviour():
+    failed, _, words = failed_of(accept=["eps-outside-sqrt"])
+    assert failed == {BEHAVIOUR, "StrangeLayerNorm-random"}
+    assert words[BEHAVIOUR] == "eps-default: eps defaults to 0.001, torch's eps to 1e-05"
+
+
+def test_hazards_fail_the_behaviour_of_a_strict_check():
+    failed, _, words = failed_of(strict=True)
+    assert failed == {BEHAVIOUR, "StrangeLayerNorm-random"}
+    assert words[BEHAVIOUR].startswith("input-not-saved: dx: dx is another one once the caller has changed x in place")
+
+
+def test_names_are_needed_where_nothing_tells():
+    checks, _ = checks_of((StrangeLayerNorm, "LayerNorm"), **(OPTIONS | {"names": None}))
+    with pytest.raises(Refused, match=r"has parameters that were not found: it holds foo .* --names gamma=foo"):
+        checks[DX]()
+
+
+def test_channels_last_and_float16_are_passed_on():
+    class LastGroupNorm(npnorm.GroupNorm):
+        def forward(self, x):
+            return np.moveaxis(super().forward(np.moveaxis(x, -1, 1)), 1, -1)
+
+        def backward(self, dy):
+            return np.moveaxis(super().backward(np.moveaxis(dy, -1, 1)), 1, -1)
+
+    done, words = outcomes(checks_of(LastGroupNorm, channels_last=True, ndims=[4], dtypes=["float16"])[0])
+    assert {outcome for id, outcome in done.items() if "4D" in id or "D" not in id} == {"passed"}, words
+    assert "LastGroupNorm-dx-float16-4D" in done
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"accepts": ["eps-default"]}, TypeError, "accepts"),
+        ({"accept": ["dx-sign"]}, ValueError, "Expected the id of a convention but got 'dx-sign'"),
+        ({"accept": "eps-default"}, TypeError, "Expected accept to be a list of ids"),
+        ({"dtypes": ["float8"]}, ValueError, "Expected dtypes to be some of"),
+        ({"ndims": [7]}, ValueError, "Expected ndims to be some of"),
+        ({"timeout": 0}, ValueError, "Expected timeout to be more than 0"),
+    ],
+    ids=["no such option", "a mistake", "a string", "dtype", "rank", "timeout"],
+)
+def test_option_that_cannot_be_meant_is_refused_while_tests_are_collected(options, error, text):
+    with pytest.raises(error, match=text):
+        parametrize_with_checks([npnorm.LayerNorm], **options)
+
+
+def test_time_that_is_too_short_is_passed_on():
+    class SlowLayerNorm(npnorm.LayerNorm):
+        def __init__(self, normalized_shape):
+            time.sleep(10)
+
+    checks, _ = checks_of(SlowLayerNorm, timeout=0.05)
+    with pytest.raises(Refused, match=r"cannot be built with .* within 0\.05 s"):
+        checks["SlowLayerNorm-behaviour"]()
+
+
 # --- assert_matches ---------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +315,13 @@ def test_assert_matches_raises_the_report():
     with pytest.raises(AssertionError) as error:
         assert_matches(WrongLayerNorm, "LayerNorm", **options)
     assert str(error.value) == f"\n{check(WrongLayerNorm, 'LayerNorm', **options)}"
+
+
+def test_assert_matches_takes_the_options_of_check():
+    options = OPTIONS | {"examples": 5}
+    assert_matches(StrangeLayerNorm, "LayerNorm", **options)
+    with pytest.raises(AssertionError, match="hazard: input-not-saved"):
+        assert_matches(StrangeLayerNorm, "LayerNorm", **options, strict=True)
 
 
 # --- from_functions ---------------------------------------------------------------------------------------------------

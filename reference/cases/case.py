@@ -18,8 +18,10 @@ from reference.kinds import GROUP, Kind, kind_named
 Array = NDArray[Any]
 
 DTYPES = ("float64", "float32", "float16")
+ANOTHER = "another alive"
 DATA = ("unit", "shifted", "integers", "small", "constant", "tiny", "large", "offset 1e2", "offset 1e4", "offset 1e6")
 LAYOUTS = ("C", "read-only", "F", "strided", "flipped", "transposed", "sliced")
+CONTIGUOUS = ("C", "read-only", "sliced")  # of them: the numbers lie one after the other, in the order of the indices
 AFFINE_VALUES = ("random", "uniform", "unit", "some zero")
 
 # Magnitudes whose squares, cubes and inverse cubes a dtype still holds: a layer may form any of them.
@@ -44,7 +46,8 @@ class Case:
         shape: of x in the call that is judged, the last.
         config: the torch-named options, as sorted pairs; `options` is the same as a dict.
         dtype: of x, dy, gamma and beta.
-        data: the recipe of x, one of `DATA` (or "nan": one entry is not a number).
+        data: the recipe of x, one of `DATA`, or "nan" (one entry is not a number), "hundreds", "ten-thousandths" or
+            "balanced": whole numbers, and the same with the other sign, whose sums and sums of squares have no rounding.
         seed: of all random numbers.
         layout, dy_layout: how x and dy lie in memory, of `LAYOUTS`.
         affine_values: the recipe of gamma and beta, of `AFFINE_VALUES`. "unit" (1 and 0) hides mistakes, and is here to
@@ -52,9 +55,12 @@ class Case:
         training: the mode of the last call; the calls before it are in training mode. Only a kind that tracks cares.
         calls: how many forward and backward passes one object makes; those before the last have other data.
         resize: whether every second call before the last has another batch size.
-        history: how the calls before the last are made: "" in full, "forward only" without their backward, "refilled" with
-            one and the same array for every x, "eval between" with every second one in eval mode.
+        history: how the calls are made: "" in full, "forward only" without the backward of those before the last, "refilled"
+            with one and the same array for every x, "eval between" with every second one in eval mode, "another alive" with
+            another layer of the class at work between forward and backward.
         overwrite: what the caller changes in place between forward and backward: "x", "y" or nothing.
+        dy_data: "unit", "large" for an upstream gradient of a thousand, "positive", whose sums grow and grow, or "centred",
+            whose sums do not.
     """
 
     kind: Kind
@@ -71,6 +77,7 @@ class Case:
     resize: bool = False
     history: str = ""
     overwrite: str = ""
+    dy_data: str = "unit"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -106,6 +113,11 @@ class Case:
     def tracks(self) -> bool:
         """Whether the layer has running statistics."""
         return self.kind.tracks and bool(self.options.get("track_running_stats", True))
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether x and dy both are, so that a layer may read them in the order of memory."""
+        return self.layout in CONTIGUOUS and self.dy_layout in CONTIGUOUS
 
     @property
     def sharing(self) -> int:
@@ -158,6 +170,13 @@ class Case:
                 return TINY[self.dtype] * unit
             case "large":
                 return LARGE[self.dtype] * unit
+            case "hundreds":  # whose squares float16 does not hold
+                return 300 * unit
+            case "ten-thousandths":  # whose squares float16 does not tell from 0
+                return 1e-4 * unit
+            case "balanced":
+                half = rng.integers(-3, 4, (*shape[:-1], shape[-1] // 2)).astype(np.float64)
+                return np.concatenate([half, np.zeros((*shape[:-1], shape[-1] % 2)), -half], axis=-1)
             case "nan":
                 unit.flat[unit.size // 2] = np.nan
                 return unit
@@ -176,8 +195,10 @@ class Case:
             words.append("eval")
         if self.calls > 1:
             words.append(f"call {self.calls}" + (", the one before of another size" if self.resize else ""))
-        if self.history and self.calls > 1:
+        if self.history and (self.calls > 1 or self.history == ANOTHER):
             words.append(self.history)
+        if self.dy_data != "unit":
+            words.append(f"{self.dy_data} dy")
         if self.overwrite:
             words.append(f"{self.overwrite} overwritten before backward")
         return ", ".join([*words, f"seed {self.seed}"])
@@ -212,7 +233,10 @@ def _numbers(case: Case, call: int) -> tuple[Array, Array]:
     shape = case.shape_of(call)
     x = case._x(rng, shape).astype(case.dtype)
     # A mean that is not zero, so that the gradient's mean term counts; never constant, which would hide it all.
-    return x, (rng.standard_normal(shape) + 0.3).astype(case.dtype)
+    dy = rng.standard_normal(shape) + (0.3 if case.dy_data != "centred" else 0.0)
+    if case.dy_data in ("large", "positive"):
+        dy = 1e3 * dy if case.dy_data == "large" else np.abs(dy)
+    return x, dy.astype(case.dtype)
 
 
 @lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from reference.cases.case import Case, make, with_gamma, with_options
+from reference.cases.case import ANOTHER, Case, make, with_gamma, with_options
 from reference.cases.scope import Scope
 from reference.kinds import KINDS, Kind
 
@@ -49,6 +49,7 @@ def probes(kind: Kind, ndims: tuple[int, ...] | None = None) -> tuple[Case, ...]
         found += _variations(BASES[kind][rank])
         if kind.tracks:
             found += _modes(BASES[kind][rank])
+    found += [*_none(kind), *_half(kind), *_very_large(kind)]
     return tuple(case for case in dict.fromkeys(found) if len(case.shape) in ndims)
 
 
@@ -109,6 +110,46 @@ def _shapes(kind: Kind) -> Iterator[Case]:
             yield make(kind, shape, seed=sum(shape), **_said_of(kind))
 
 
+def _none(kind: Kind) -> Iterator[Case]:
+    """No sample at all, where torch has an answer to it."""
+    for rank in (2, 4):
+        if not kind.over_batch and (kind.normalizes_features or kind.has_groups):
+            base = BASES[kind][rank]
+            yield replace(base, shape=(0, *base.shape[1:]))
+
+
+def _half(kind: Kind) -> Iterator[Case]:
+    """Where float16 itself is not enough: squares beyond its largest number and below its smallest, sums of many terms."""
+    base = replace(BASES[kind][4], dtype="float16")
+    yield with_options(replace(base, data="hundreds"), eps=1e-5)
+    yield with_options(replace(base, data="ten-thousandths"), eps=1e-8)
+    rest = (1, 3) if kind.ranks[0] > 2 else ()
+    yield make(kind, (8192, 4, *rest), groups=2, dtype="float16", dy_data="positive", seed=11, **_said_of(kind))
+
+
+def _very_large(kind: Kind) -> Iterator[Case]:
+    """Few and late, since they cost as much as many others: what is done in blocks, of rows, columns or positions.
+
+    A right layer may add n numbers one by one, as NumPy does along all axes but the last. What that loses grows with the
+    root of n where the sum does: beyond some 5000 numbers it may be more than the tolerance, which does not grow. So
+    these have x whose sums have no rounding, and dy whose sums do not grow.
+    """
+    centred = {"dy_data": "centred", **_said_of(kind)}
+    if kind.normalizes_features:
+        yield make(kind, (300, 3, 4), axes=2, seed=12, **_said_of(kind))
+        yield make(kind, (66_000, 2, 2), axes=2, seed=13, **centred)
+        yield make(kind, (3, 4100), seed=14, **_said_of(kind))
+        yield make(kind, (1, 250_000), seed=15, data="balanced", **centred)
+        return
+    yield make(kind, (300, 4, 3), groups=2, seed=12, **_said_of(kind))
+    yield make(kind, (66_000, 2, 2), groups=2, seed=13, data="balanced", **centred)
+    yield make(kind, (2, 2, 67, 67), groups=1, seed=14, data="balanced", **centred)
+    image = (1, 3, 300, 300) if kind.has_groups else (1, 2, 500, 500)
+    yield make(kind, image, groups=1, seed=15, data="balanced", **centred)
+    if kind.has_groups:
+        yield make(kind, (2, 4100), groups=2, seed=16, **_said_of(kind))
+
+
 def _variations(base: Case) -> Iterator[Case]:
     """`base` with one aspect changed."""
     # a variance near eps, from both sides: small data at the usual eps, usual data at a large one
@@ -123,8 +164,10 @@ def _variations(base: Case) -> Iterator[Case]:
     yield replace(base, calls=3, resize=True)
     for history in ("forward only", "refilled"):
         yield replace(base, calls=2, history=history)
+    yield replace(base, history=ANOTHER)
     for overwritten in ("x", "y"):
         yield replace(base, overwrite=overwritten)
+    yield replace(base, dy_data="large")
     for layout in ("read-only", "F", "strided", "flipped", "transposed", "sliced"):
         yield replace(base, layout=layout)
         yield replace(base, dy_layout=layout)
@@ -167,6 +210,9 @@ def _modes(base: Case) -> Iterator[Case]:
         yield with_options(trained, momentum=momentum)
     for case in (base, trained):
         yield with_options(case, track_running_stats=False)
+    yield with_options(replace(base, calls=2), momentum=None, track_running_stats=False)
+    yield with_options(trained, affine=False, momentum=0.4)
+    yield with_options(replace(base, calls=2, history="eval between"), track_running_stats=False)
     for training in (True, False):
         yield replace(base, calls=3, training=training, history="eval between")
 

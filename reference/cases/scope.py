@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from reference.cases.case import Case, with_gamma, with_options
 from reference.kinds import Kind
 
+SEVERAL_AXES = "several normalized axes"  # what a report calls this part of the cases
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -49,7 +51,8 @@ class Scope:
                 "with beta" if case.has_beta else "without beta",
             ),
             (case.training not in self.modes, "training mode" if case.training else "eval mode"),
-            (not self.several_axes and len(case.parameter_shape) > 1, "several normalized axes"),
+            (case.tracks and case.history == "eval between" and False not in self.modes, "eval mode in a call before"),
+            (not self.several_axes and len(case.parameter_shape) > 1, SEVERAL_AXES),
             ("eps" in options and "eps" not in self.keywords, "the keyword eps"),
             (options.get("eps", 0.0) is None and not self.no_eps, "eps=None"),
             ("momentum" in options and "momentum" not in self.keywords, "the keyword momentum"),
@@ -64,6 +67,8 @@ class Scope:
     def fit(self, case: Case) -> Case:
         """`case` with the parameters and keywords that the subject has, where that makes no other case of it."""
         kind = case.kind
+        if case.dtype == "float64" and "float64" not in self.dtypes and "float32" in self.dtypes:
+            case = replace(case, dtype="float32")
         if kind.optional["eps"] is None and "eps" not in self.keywords and "eps" in case.options:
             case = replace(case, config=tuple(pair for pair in case.config if pair[0] != "eps"))
         for keyword in ("eps", "momentum"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from reference.cases.case import AFFINE_VALUES, DATA, LAYOUTS, Case
+from reference.cases.case import AFFINE_VALUES, ANOTHER, DATA, LAYOUTS, Case
 from reference.cases.scope import Scope
 from reference.kinds import Kind
 
@@ -63,8 +63,11 @@ def _draw_case(draw: st.DrawFn, scope: Scope) -> Case:
         training=training,
         calls=pick([1, 2, 3]),
         resize=pick([False, True]),
-        history=pick(["", "", "forward only", "refilled", *(["eval between"] if False in scope.modes else [])]),
+        history=pick(
+            ["", "", "forward only", "refilled", ANOTHER, *(["eval between"] if False in scope.modes else [])]
+        ),
         overwrite=pick(["", "", "x", "y"]),
+        dy_data=pick(["unit", "unit", "unit", "large"]) if dtype != "float16" else "unit",
     )
 
 
@@ -89,5 +92,5 @@ def _picker(draw: st.DrawFn) -> Any:
 
 
 _SEED = st.integers(0, 2**16)
-_SIZES = {ndim: st.tuples(*[st.integers(1, most)] * ndim) for ndim, most in ((1, 9), (2, 9), (3, 6), (4, 5), (5, 4))}
+_SIZES = {ndim: st.tuples(*[st.integers(1, most)] * ndim) for ndim, most in ((2, 9), (3, 6), (4, 5), (5, 4))}
 _INDEX = {n: st.integers(0, n - 1) for n in range(2, 16)}

@@ -11,7 +11,7 @@ from reference.subjects.guard import attempt
 
 
 class Unusable(Exception):
-    """What was asked for cannot be done; the text says what and how to mend it."""
+    """What was asked for cannot be done; the text says what and how to fix it."""
 
 
 def load(subject: str) -> Any:
@@ -21,23 +21,56 @@ def load(subject: str) -> Any:
         Unusable: there is no such file, module or name, or importing it failed.
     """
     place, _, name = subject.rpartition(":")
-    if not place or not name.isidentifier():
-        raise Unusable(f"Expected package.module:Name or path/file.py:Name but got {subject!r}")
+    forward, plus, backward = name.partition("+")
+    if not place or not forward.isidentifier() or (plus and not backward.isidentifier()):
+        raise Unusable(
+            "Expected package.module:Name, path/file.py:Name or path/file.py:forward_function+backward_function but got "
+            f"{subject!r}"
+        )
     is_file = place.endswith(".py") or "/" in place or os.sep in place
     # whatever their file does when it is imported, a call of sys.exit too
     imported = attempt(lambda: _module_of_file(Path(place)) if is_file else _module_of_name(place), shield=False)
     if isinstance(imported.error, Unusable):
         raise imported.error
     if imported.error is not None:
-        raise Unusable(f"{place} cannot be imported: {imported.failure}") from imported.error
+        hint = ""
+        if is_file and "attempted relative import" in imported.failure:
+            hint = f"; it is part of a package: from the folder above it, normcheck {_dotted(Path(place))}:{name}"
+        raise Unusable(f"{place} cannot be imported: {imported.failure}{hint}") from imported.error
     module = imported.value
+    for name in (forward, backward) if plus else (forward,):
+        _refuse_absent(module, place, name)
+    if plus:
+        return getattr(module, forward), getattr(module, backward)
+    _refuse_half_a_pair(module, place, forward)
+    return getattr(module, forward)
+
+
+def _refuse_absent(module: Any, place: str, name: str) -> None:
     if not hasattr(module, name):
         found = [
             other for other, value in vars(module).items() if isinstance(value, type) and not other.startswith("_")
         ]
         hint = f"; it has {', '.join(sorted(found)[:8])}" if found else ""
         raise Unusable(f"{place} has no {name}{hint}")
-    return getattr(module, name)
+
+
+def _refuse_half_a_pair(module: Any, place: str, name: str) -> None:
+    """A forward function has a backward beside it, and both make the layer: say the line that names them."""
+    if isinstance(getattr(module, name), type) or "forward" not in name:
+        return
+    other = name.replace("forward", "backward")
+    if callable(getattr(module, other, None)):
+        raise Unusable(f"{name} is half of a layer: name both functions, as {place}:{name}+{other}")
+
+
+def _dotted(path: Path) -> str:
+    """The dotted name of a file in its package, as far up as there are packages."""
+    parts, folder = [path.stem], path.resolve().parent
+    while (folder / "__init__.py").exists() or len(parts) == 1:
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
 
 
 def _module_of_file(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """The command `normcheck`: from a name on the command line to a verdict, and to the exit code that says it.
 
-Exit 0: everything agrees. 1: something is wrong. 2: it could not be checked. The only module that writes to the terminal.
+Exit 0: everything agrees. 1: something is wrong. 2: it could not be checked. Only this module and
+`listings` write to the terminal.
 What is slow to import (torch, Hypothesis) is imported when a subject is checked, so that all else answers at once.
 """
 
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from reference.command.loading import Unusable, load
-from reference.command.parser import parser
+from reference.command.parser import names_of, parser
 from reference.kinds import KINDS
 
 DEFAULT = tuple(f"npnorm:{name}" for name in KINDS)
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(options: argparse.Namespace, console: Console, errors: Console) -> int:
     subjects = options.subjects or list(DEFAULT)
     _refuse_unwritable(options)
-    work = {
+    work: dict[str, Any] = {
         "like": options.like,
         "examples": options.examples,
         "seed": options.seed,
@@ -66,7 +67,13 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         "channels_last": options.channels_last,
         "ndims": options.ndims,
         "timeout": options.timeout,
+        "strict": options.strict,
+        "dtypes": options.dtypes,
     }
+    try:
+        work["names"] = names_of(options.names)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
     reports: list[Any] = []
     refused = 0
     for _, outcome in _outcomes(subjects, work, errors):
@@ -104,11 +111,17 @@ def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) ->
 def outcome_of(subject: str, work: dict[str, Any], progress: Callable[[int, int], None] | None = None) -> Any:
     """The report on a subject, or the reason why there is none."""
     from reference.checks import check, kind_of
-    from reference.subjects.discovery import Refused
+    from reference.subjects.functions import from_functions
+    from reference.subjects.reading import Refused
 
     try:
         layer, own = load(subject), subject.rsplit(":", 1)[-1]
-        like = kind_of(own, work["like"]).name
+        like = work["like"] or getattr(layer, "like", None)
+        if isinstance(layer, tuple):
+            forward, backward = layer
+            layer = from_functions(forward, backward, like)
+            like = layer.like
+        like = kind_of(own, like).name
         name = own if subject.startswith("npnorm:") else subject
         return check(layer, name=name, progress=progress, **(work | {"like": like}))
     except (Unusable, Refused, ValueError, TypeError) as error:

@@ -3,11 +3,19 @@
 import argparse
 from pathlib import Path
 
+from reference.cases.case import DTYPES
 from reference.kinds import KINDS
+
+NAMES = (  # what a layer's own words can be said for
+    *("gamma", "beta", "dgamma", "dbeta", "running_mean", "running_var", "forward", "backward", "training"),
+    *dict.fromkeys(keyword for kind in KINDS.values() for keyword in kind.keywords),
+)
 
 EPILOG = """\
 SUBJECT is package.module:Name or path/file.py:Name, a class or factory that takes torch's keywords and has
-forward(x), backward(dy), gamma, beta, dgamma, dbeta (BatchNorm: training, running_mean, running_var too).
+forward(x), backward(dy), gamma, beta, dgamma, dbeta (BatchNorm: training, running_mean, running_var too); or
+path/file.py:forward_function+backward_function, (x, gamma, beta, ...) -> (y, cache) and (dy, cache) -> gradients.
+Other names are found where only one thing fits, and the report says so; --names says them outright.
 Without one, npnorm's own layers are checked. Errors are in unit roundoffs (u) of each number's natural scale.
 
 exit code: 0 everything agrees, 1 something is wrong, 2 it could not be checked"""
@@ -29,9 +37,16 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--plot", type=Path, metavar="FILE.png", help="draw where it is wrong")
     found.add_argument("--accept", action="append", default=[], metavar="ID", help="a convention that is not counted "
                         "as wrong, by its id; may be repeated")  # fmt: skip
+    found.add_argument("--strict", action="store_true", help="let hazards fail too, and random cases "
+                       "for which there was no time")  # fmt: skip
+    found.add_argument("--names", action="append", default=[], metavar="OURS=THEIRS,...", help="what things are called, "
+                       "as gamma=scale,dgamma=grads['scale'],eps=epsilon")  # fmt: skip
+    found.add_argument("--dtypes", type=_dtypes, metavar="float32,...", help="the dtypes of x to try (default: all)")
     found.add_argument("--channels-last", action="store_true", help="the layer takes x as (N, ..., C)")
     found.add_argument("--ndims", type=_numbers, metavar="2,4", help="the ranks of x to try (default: all)")
-    found.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help="seconds a subject (default 60)")
+    found.add_argument(
+        "--timeout", type=_seconds, metavar="S", help="seconds a subject (default 60, and 0.03 for each random case)"
+    )
     found.add_argument("--faults", action="store_true", help="print the dictionary of mistakes")
     found.add_argument("--explain", metavar="ID", help="print one entry of it")
     found.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
@@ -42,6 +57,28 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("npnorm")
+
+
+def _dtypes(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not set(names) <= set(DTYPES):
+        raise argparse.ArgumentTypeError(f"expected float64, float32 or float16, apart by commas, but got {text!r}")
+    return names
+
+
+def names_of(texts: list[str]) -> dict[str, str]:
+    """The pairs of `--names`.
+
+    Raises:
+        ValueError: one is no pair, or its first name is none of ours.
+    """
+    found = {}
+    for pair in (pair for text in texts for pair in text.split(",") if pair.strip()):
+        ours, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not equals or not theirs or ours not in NAMES:
+            raise ValueError(f"Expected --names OURS=THEIRS with OURS one of {', '.join(NAMES)} but got {pair!r}")
+        found[ours] = theirs
+    return found
 
 
 def _count(text: str) -> int:

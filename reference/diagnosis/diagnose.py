@@ -1,274 +1,188 @@
 """From what is wrong to the name of the mistake, or to an honest "unknown".
 
-A mistake is named only when a layer with exactly that mistake gives the subject's numbers on every probe, to rounding,
-in float64 (`reference.search`). Mistakes that are no formula are told by experiment: by what the layer was seen to do,
-or by probes that differ in one aspect only. What neither finds is "unknown", with all that can be said about it
-(`reference.conditions`). This module knows how to bring the three together, and must not know how reports look.
+A mistake is named only when a layer with exactly that mistake gives the subject's numbers on every probe of a group, to
+rounding, in float64 (`search`, `groups`). Mistakes that are no formula are told by what the layer was seen to do, or by
+probes that differ in one aspect only (`behaviour`). What neither accounts for is "unknown", with all that can be said
+about it (`unknown`). This module knows in which order they have their say, keeps the account of what is still to be
+explained, and must not know how reports look.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
-from math import prod
 
-import numpy as np
-
-from reference.cases.case import Case
-from reference.diagnosis.conditions import describe_unknown
+from reference.cases.case import ANOTHER
+from reference.diagnosis import behaviour
+from reference.diagnosis.evidence import Evidence, statistics_given
 from reference.diagnosis.faults import FAULTS
-from reference.diagnosis.named import NamedFault
-from reference.diagnosis.search import Explanation, Search, Suspect
+from reference.diagnosis.formulas import cache_does_not_fit
+from reference.diagnosis.groups import FEWEST, NARROW, Part, explained
+from reference.diagnosis.named import NamedFault, in_formulas_of, told_by, unknown
+from reference.diagnosis.search import Search
+from reference.diagnosis.suspects import Suspect
+from reference.diagnosis.unknown import Wrong, described
+from reference.diagnosis.wording import named_by_formula, one_a_name
 from reference.kinds import Kind
-from reference.truth.compare import roundoff
 from reference.truth.convention import Convention
-from reference.truth.exact import GRADIENTS, QUANTITIES, passes
+from reference.truth.exact import GRADIENTS, QUANTITIES
 from reference.truth.verdict import Trial, wrong_in
 
-CONTIGUOUS = ("C", "read-only")
+ALIVE = "another layer alive"
 
 
 def diagnose(kind: Kind, trials: list[Trial], failing: list[Trial], convention: Convention) -> list[NamedFault]:
     """The mistakes behind the failing trials, by name where one is found.
 
+    Whatever happens here, the verdict stands: a diagnosis that fails says so in the place of a name.
+
     Args:
         kind: of layer. trials: the designed probes, passed and failed. failing: those that failed, random ones too.
         convention: what the layer is held to.
     """
-    found = _by_deed(failing)
-    deeds = {fault.id for fault in found}
-    numbers = [t for t in trials if not _explained_by_deed(t, deeds)]
-    missing = _eval_backward_missing(numbers)
-    if missing:
-        found.append(missing)
-        numbers = [t for t in numbers if not _statistics_given(t.case) and t.case.history != "eval between"]
-    regular = [t for t in numbers if _usable(t)]
-    core = [t for t in regular if _plain(t.case) and _small(t.case)]
-    # Of tiny numbers a wrong gradient is made of rounding alone, but y tells a clamped variance from a missing eps.
-    core += [
-        replace(t, comparisons={"y": t.comparisons["y"]})
-        for t in numbers
-        if t.case.data == "tiny" and t.case.dtype == "float64" and _plain(t.case) and "y" in t.comparisons
-    ]
-    special = [t for t in regular if not _plain(t.case)]
-    explanations: list[Explanation] = [Explanation()]
-    search = Search(kind, core, convention)
-    if any(t.wrong for t in core):
-        demoted = _demoted(core, numbers)
-        if demoted:
-            return _merge([*found, demoted])
-        explanations = search.explain()
-        found += _named(search, explanations, core)
-    unknown = explanations[0].unknown
-    suspects = explanations[0].suspects
-    # What is left once the formula has said its part: probes that differ from a plain one in one aspect.
-    left = [t for t in special if any(name not in unknown for name in _unexplained(search, suspects, t))]
-    found += _by_experiment(left, special)
-    large = [t for t in regular if _plain(t.case) and not _small(t.case) and _unexplained(search, suspects, t)]
-    if large and not unknown:
-        unknown = wrong_in(large)
-    if unknown:
-        found.append(_unknown(trials, unknown))
-    else:
-        # What no finding accounts for: wrong in float32 alone, at a large mean, in a random case...
-        accounted = {name for fault in found for name in fault.quantities}
-        accounted |= {name for t in regular for name in t.wrong}
-        others = [t for t in failing if not (_explained_by_deed(t, deeds) or (missing and not t.case.training))]
-        # Where it raised, all that comes after is missing; that is of one cause with what is accounted for.
-        others = [t for t in others if not (t.seen.raised and accounted & set(t.wrong))]
-        wrong = tuple(name for name in QUANTITIES if name not in accounted and any(name in t.wrong for t in others))
-        if wrong or not found:
-            everything = [
-                *trials,
-                *[t for t in failing if t not in trials][:1],
-            ]  # the rest are tries to shrink that one
-            found.append(_unknown(everything, wrong))
-    return _merge(found)
+    evidence = Evidence(kind, trials, failing)
+    try:
+        return _Diagnosis(evidence, convention).found()
+    except Exception as error:  # a mistake of ours must not hide the layer's
+        words = f"the diagnosis itself failed with {type(error).__name__}: {error}; the verdict does not depend on it"
+        return [unknown(evidence.wrong, words, "No mistake could be looked for.")]
 
 
-def _plain(case: Case) -> bool:
-    return not case.overwrite and case.layout in CONTIGUOUS and case.dy_layout in CONTIGUOUS
+class _Diagnosis:
+    """The account of one diagnosis: the causes found so far, and the wrong arrays that none of them speaks of."""
+
+    def __init__(self, evidence: Evidence, convention: Convention) -> None:
+        self.evidence, self.convention = evidence, convention
+        self.causes: list[NamedFault] = []
+        self.wrong: Wrong = {(trial.case, name) for trial in evidence.counted for name in trial.wrong}
+
+    def found(self) -> list[NamedFault]:
+        """All causes, those that leave least to doubt first asked for."""
+        self._by_behaviour()
+        if not self._by_precision():
+            self._by_formula()
+        self._by_consequence()
+        self._drop_other_sides()
+        if self.wrong or not self.causes:
+            left = {name for _, name in self.wrong} or set(self.evidence.wrong)
+            names = tuple(name for name in QUANTITIES if name in left)
+            words = described(self.evidence.trials, self.evidence.random, self.wrong)
+            self.causes.append(unknown(names, words))
+        return [in_formulas_of(self.evidence.kind, cause) for cause in one_a_name(self.causes)]
+
+    # --- the explainers, in their order -------------------------------------------------------------------------------
+
+    def _by_behaviour(self) -> None:
+        evidence = self.evidence
+        self.causes += behaviour.seen_to_do(evidence)
+        self._account(t for t in evidence.counted if evidence.told_by_behaviour(t))
+        self.causes += behaviour.eval_backward_missing(evidence)
+        if evidence.no_eval_backward:
+            in_eval = [t for t in evidence.counted if statistics_given(t.case) or t.case.history == "eval between"]
+            self._account(in_eval, GRADIENTS)
+
+    def _by_precision(self) -> bool:
+        """Whether all that a formula would be held against is rounding; then none is tried."""
+        found = behaviour.precision_lost(self.evidence) if any(t.wrong for t in self.evidence.core) else []
+        found = found or behaviour.computed_in_float16(self.evidence)
+        found = found or behaviour.one_pass(self.evidence, self.convention.changes)
+        self.causes += found
+        for cause in found:
+            self._account(self.evidence.counted, cause.quantities)
+        return bool(found)
+
+    def _by_formula(self) -> None:
+        """Mistakes that are a change to the formula: group by group in float64, and what is left of float32 alone."""
+        evidence = self.evidence
+        search = Search(evidence.kind, evidence.core, self.convention)
+        for part in explained(search):
+            belonging = [t for t in (*evidence.core, *evidence.large, *evidence.special) if part.group.holds(t.case)]
+            self._name(part, belonging)
+            self._by_experiment(search, part)
+        unknown_anyway = {name for case, name in self.wrong if case.dtype == "float64"}
+        alone = [t for t in evidence.narrow if self._is_left(t) and not unknown_anyway & set(t.wrong)]
+        if len(alone) >= FEWEST:
+            narrow = Search(evidence.kind, evidence.narrow, self.convention)
+            self._name(Part(NARROW, narrow, narrow.explain()), evidence.narrow)
+
+    def _name(self, part: Part, belonging: list[Trial]) -> None:
+        """Name what explains a part, and take off the account what it gives of the trials that belong to the part."""
+        given = [
+            (trial, name)
+            for trial in belonging
+            for name in trial.wrong
+            if (trial.case, name) in self.wrong and _is_given(part, trial, name)
+        ]
+        causes = named_by_formula(part, given)
+        self.causes += causes
+        self.wrong -= {(trial.case, name) for trial, name in given}
+        # Where no formula can be tried, in float32 or at a large mean, the same quantity is of the same mistake.
+        tried = {trial.case for trial in self.evidence.regular}
+        beyond = [t for t in self.evidence.counted if part.group.holds(t.case) and t.case not in tried]
+        self._account(beyond, {name for cause in causes for name in cause.quantities})
+
+    def _by_experiment(self, search: Search, part: Part) -> None:
+        """What is left once the formula has said its part, told by the probes that differ from a plain one in one aspect."""
+        special = [t for t in self.evidence.special if part.group.holds(t.case)]
+        known = set(QUANTITIES) - set(part.first.unknown)
+        left = [t for t in special if known & set(_not_given(search, part.first.suspects, t))]
+        for found in (behaviour.another_alive(left), behaviour.layout_dependent(left)):
+            self.causes += found
+            if found:
+                self._account(t for t in left if (t.case.history == ANOTHER) == (found[0].id == told_by(ALIVE).id))
+
+    def _by_consequence(self) -> None:
+        """Where a layer raised, all that comes after is missing; that is of one cause with what is accounted for."""
+        regular = {trial.case for trial in self.evidence.regular}
+        raised = [t for t in self.evidence.counted if t.seen.raised and t.case not in regular]
+        for number, cause in enumerate(self.causes):
+            spoken = set(cause.quantities)
+            consequences = [t for t in raised if spoken & set(t.wrong) and self._is_left(t)]
+            more = [name for name in wrong_in(consequences) if name not in spoken]
+            self.causes[number] = replace(cause, quantities=(*cause.quantities, *more))
+            self._account(consequences)
+
+    def _drop_other_sides(self) -> None:
+        """What is only another side of a cause is not told beside it, and that cause speaks of its quantities too."""
+        for side in list(self.causes):
+            over = next((c for c in self.causes if c.id in FAULTS and side.id in FAULTS[c.id].covers), None)
+            if over is None or (FAULTS[over.id].cached and not self._only_where_no_cache_fits(side.id)):
+                continue
+            self.causes.remove(side)
+            both = {*over.quantities, *side.quantities}
+            names = tuple(name for name in QUANTITIES if name in both)
+            self.causes[self.causes.index(over)] = replace(over, quantities=names)
+
+    def _only_where_no_cache_fits(self, id: str) -> bool:
+        """Whether something was seen only where a layer with an earlier call's cache has none, or one of another size."""
+        seen = [t for t in self.evidence.counted if any(finding.id == id for finding in t.findings)]
+        return all(cache_does_not_fit(t.case) for t in seen)
+
+    # --- the account --------------------------------------------------------------------------------------------------
+
+    def _account(self, trials: Iterable[Trial], names: Iterable[str] = QUANTITIES) -> None:
+        """Call these quantities of these trials explained."""
+        names = tuple(names)
+        self.wrong -= {(trial.case, name) for trial in trials for name in names}
+
+    def _is_left(self, trial: Trial) -> bool:
+        return any((trial.case, name) in self.wrong for name in trial.wrong)
 
 
-def _statistics_given(case: Case) -> bool:
-    """Whether it is BatchNorm with its running statistics."""
-    return not case.training and case.tracks
+def _is_given(part: Part, trial: Trial, name: str) -> bool:
+    """Whether the mistakes of a part are why a quantity is wrong: with them the formula gives it, and without it does not.
 
-
-def _usable(trial: Trial) -> bool:
-    """Whether its numbers can be held against formulas: float64, finite, not all rounding."""
-    case = trial.case
-    conditioned = trial.expected.truth.conditioning < 1e4
-    # where all numbers of a row are the same, a wrong formula is made of rounding alone
-    alone = case.sharing == 1
-    regular = case.data in ("unit", "shifted", "integers", "small", "large", "offset 1e2") and not alone
-    return case.dtype == "float64" and regular and conditioned
-
-
-def _small(case: Case) -> bool:
-    """Whether it is cheap enough to try many formulas on; larger cases only confirm what was found."""
-    return prod(case.shape) * case.calls <= 1500
-
-
-def _by_deed(failing: list[Trial]) -> list[NamedFault]:
-    """What the layer was seen to do: write into its arguments, hand out their memory, change the dtype, not return."""
-    seen: dict[str, list[tuple[str, str]]] = {}
-    for trial in failing:
-        for finding in trial.findings:
-            seen.setdefault(finding.id, []).append((finding.quantity, finding.detail))
-    if "dx-aliases-dy" in seen:
-        seen.pop("upstream-gradient-mutated", None)  # who returns dy's own memory has written into it
-    found = []
-    for id, details in seen.items():
-        quantities = tuple(dict.fromkeys(quantity for quantity, _ in details))
-        evidence = f"{details[0][1]} (seen {len(details)} times)"
-        if id in FAULTS:
-            found.append(_fault(id, quantities, evidence))
-        else:
-            found.append(NamedFault("unknown", "mistake", quantities, f"{id}: {details[0][1]}", "", evidence))
-    return found
-
-
-def _explained_by_deed(trial: Trial, deeds: set[str]) -> bool:
-    """Whether a trial failed only because the layer could not write where it wanted to, or had no numbers in time."""
-    if any(finding.id == "timeout" for finding in trial.findings):
-        return True
-    writes = deeds & {"input-mutated", "upstream-gradient-mutated", "dx-aliases-dy"}
-    return bool(
-        writes
-        and (trial.seen.raised or trial.case.overwrite or "read-only" in (trial.case.layout, trial.case.dy_layout))
-    )
-
-
-def _eval_backward_missing(trials: list[Trial]) -> NamedFault | None:
-    """BatchNorm's backward in eval mode: it raises or returns None each time, while in training mode it does not."""
-    evaluation = [t for t in trials if _statistics_given(t.case) and not t.seen.refused]
-    training = [t for t in trials if t.case.training]
-    if (
-        not evaluation
-        or not all("dx" in t.seen.problems for t in evaluation)
-        or any(t.seen.raised == "forward" for t in evaluation)
-    ):
-        return None
-    if all("dx" in t.seen.problems for t in training):
-        return None
-    return _fault("eval-backward-missing", GRADIENTS, f"in eval mode: {evaluation[0].seen.problems['dx']}")
-
-
-def _named(search: Search, explanations: list[Explanation], core: list[Trial]) -> list[NamedFault]:
-    """The entries of the dictionary of the shortest explanations."""
-    found = []
-    ties = [sorted(e.ids) for e in explanations]
-    for explanation in explanations:
-        wrong = [name for name in QUANTITIES if any(name in t.wrong for t in core) and name not in explanation.unknown]
-        worst = search.worst_error(explanation.suspects, wrong)
-        for suspect in explanation.suspects:
-            fault = FAULTS[suspect.id]
-            # what it spoils first, or whatever is wrong if that is only seen through its consequences
-            quantities = [name for name in wrong if name in _consequences(fault.quantities, fault.forward)] or wrong
-            evidence = f"reproduces all {len(core)} probes, to {worst:.2g} u"
-            if len(explanation.suspects) > 1:
-                others = " and ".join(s.id for s in explanation.suspects if s is not suspect)
-                evidence += f", together with {others}"
-            if len(ties) > 1:
-                evidence += "; so does " + ", or ".join(" with ".join(tie) for tie in ties if suspect.id not in tie)
-            if suspect.id == "eps-argument-ignored":
-                evidence += f"; the eps that was used is {suspect.changes['eps'](None, None):g}"
-            found.append(_fault(suspect.id, quantities, evidence))
-    return found
-
-
-def _consequences(quantities: tuple[str, ...], forward: bool) -> tuple[str, ...]:
-    return QUANTITIES if forward and "y" in quantities else quantities
-
-
-def _unexplained(search: Search, suspects: tuple[Suspect, ...], trial: Trial) -> list[str]:
-    """The quantities of a trial that the formula with these mistakes does not give."""
-    return [
-        n for n in trial.comparisons if (n in trial.wrong or suspects) and not search.reproduces(suspects, [trial], n)
-    ]
-
-
-def _by_experiment(left: list[Trial], special: list[Trial]) -> list[NamedFault]:
-    """Probes that differ from a right one in one aspect: x overwritten, or another place in memory."""
-    found = []
-    over_x = [t for t in left if t.case.overwrite == "x"]
-    strided = [t for t in left if not t.case.overwrite]
-    others = [t for t in left if t.case.overwrite == "y"]
-    if over_x and not others:
-        wrong = wrong_in(over_x)
-        found.append(
-            _fault("input-not-saved", wrong, f"right until x is overwritten before backward: {over_x[0].case}")
-        )
-    if strided:
-        wrong = wrong_in(strided)
-        layouts = sorted({t.case.layout if t.case.layout != "C" else f"dy {t.case.dy_layout}" for t in strided})
-        evidence = f"right for contiguous arrays, wrong for these: {', '.join(layouts)}"
-        found.append(_fault("layout-dependent", wrong, evidence))
-    if others:
-        wrong = wrong_in(others)
-        found.append(_unknown(special, wrong))
-    return found
-
-
-def _demoted(core: list[Trial], trials: list[Trial]) -> NamedFault | None:
-    """float64 with float32's precision: errors of that size everywhere, without a pattern, and none in float32."""
-    core = [t for t in core if t.case.data not in ("large", "tiny")]  # float32 does not reach as far
-    wrong = [(t, t.comparisons[name]) for t in core for name in t.wrong]
-    unit = roundoff("float32") / roundoff("float64")
-    if not wrong or any(c.problem or c.error > 64 * unit * t.expected.truth.conditioning**2 for t, c in wrong):
-        return None
-    if any(t.wrong for t in trials if t.case.dtype == "float32"):
-        return None
-    if len({t.case for t, _ in wrong}) < len(core) / 3:
-        return None
-    worst = max(c.error / t.expected.truth.conditioning for t, c in wrong)
-    # a rounded rstd leaves an error that follows its row, but not one of many roundoffs, as a wrong constant does
-    patterns = [_patterned(t, c.quantity) for t, c in sorted(wrong, key=lambda pair: -prod(pair[0].case.shape))[:12]]
-    if worst < 0.1 * unit or (worst > 2 * unit and sum(patterns) > len(patterns) / 2):
-        return None
-    quantities = tuple(dict.fromkeys(c.quantity for _, c in wrong))
-    evidence = f"errors up to {worst:.2g} u in float64, that is {worst / unit:.2g} u of float32; none in float32"
-    return _fault("dtype-demoted", quantities, evidence)
-
-
-def _patterned(trial: Trial, name: str) -> bool:
-    """Whether an array's error follows the terms that it is made of, as that of a constant that is a little off does.
-
-    Rounding does not: row by row, it is nearly orthogonal to any few terms.
+    The second half is for what no formula is about: the right numbers in an array of the wrong shape, and digits that are
+    lost. Where a mistake is so small that the right formula gives the numbers too, it must give them within the tolerance.
     """
-    if name not in ("y", "dx"):
+    suspects = part.first.suspects
+    if not suspects or name in part.first.unknown or not part.search.reproduces(suspects, [trial], name):
         return False
-    p = passes(trial.case)[-1]
-    shape = p.view.shape
-    terms = [p.d, p.mean_term + 0 * p.d, p.projection] if name == "dx" else [p.gamma * p.xhat, p.gamma + 0 * p.xhat]
-    error = (trial.seen.outcome[name] - trial.expected.truth.exact[name]).reshape(shape).astype(np.float64)
-    rows = tuple(axis for axis in range(len(shape)) if axis not in p.view.axes)
-    error = error.transpose(*rows, *p.view.axes).reshape(-1, p.count)
-    columns = [
-        (np.zeros(shape) + term.astype(np.float64)).transpose(*rows, *p.view.axes).reshape(-1, p.count)
-        for term in terms
-    ]
-    if p.count < 12:
-        return False
-    left = 0.0
-    for row, *features in zip(error, *columns, strict=True):
-        matrix = np.stack(features, axis=1)
-        left += float(np.sum((row - matrix @ np.linalg.lstsq(matrix, row, rcond=None)[0]) ** 2))
-    return left < 1e-2 * float(np.sum(error**2))
+    comparison = trial.comparisons[name]
+    if not part.search.reproduces((), [trial], name):
+        return True
+    return not comparison.problem and part.search.error(suspects, trial, name) <= comparison.tolerance
 
 
-def _unknown(trials: list[Trial], quantities: tuple[str, ...]) -> NamedFault:
-    summary = f"No known mistake gives these numbers: {', '.join(quantities) or 'nothing'} wrong."
-    return NamedFault("unknown", "mistake", quantities, summary, "", describe_unknown(trials, quantities))
-
-
-def _fault(id: str, quantities: Iterable[str], evidence: str) -> NamedFault:
-    fault = FAULTS[id]
-    return NamedFault(id, fault.kind, tuple(quantities), fault.summary, fault.fix, evidence, fault.wrong, fault.right)
-
-
-def _merge(found: list[NamedFault]) -> list[NamedFault]:
-    """Each name once, mistakes before conventions, the unknown last."""
-    once: dict[str, NamedFault] = {}
-    for fault in found:
-        once.setdefault(fault.id, fault)
-    return sorted(once.values(), key=lambda fault: (fault.id == "unknown", fault.kind == "convention"))
+def _not_given(search: Search, suspects: tuple[Suspect, ...], trial: Trial) -> list[str]:
+    """The quantities of a trial that the formula with these mistakes does not give."""
+    names = trial.comparisons if suspects else trial.wrong  # without mistakes the verdict has said it already
+    return [name for name in names if not search.reproduces(suspects, [trial], name)]

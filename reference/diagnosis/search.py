@@ -1,99 +1,86 @@
 """The search for the entries of the dictionary that reproduce a layer's numbers.
 
 Quantity after quantity, in the order in which a layer computes them, the formula is changed by as few entries as make
-it give the subject's numbers on every probe, to rounding; what is found for one quantity holds for the next. This module
-knows formulas and numbers, not what a layer does besides, nor how a finding is put into words.
+it give the subject's numbers on every probe, to rounding; what is found for one quantity holds for the next. Explanations
+of equal length are followed side by side, as *branches*: a later quantity may tell between them.
+
+This module knows the rules by which branches grow. What a formula gives is `formulas`', what a layer does besides its
+numbers is not looked at, and how a finding is put into words is not known here.
 """
 
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import combinations
 
 import numpy as np
 
-from reference.cases.case import Array, Case
-from reference.diagnosis.conventions import fixed_eps, fixed_eps_of
-from reference.diagnosis.faults import FAULTS, Variant
+from reference.cases.case import Case
+from reference.diagnosis.faults import FAULTS, Constant
+from reference.diagnosis.formulas import Backward, Formulas, Suspects, cache_does_not_fit
+from reference.diagnosis.suspects import (
+    TRAINING,
+    TRAINING_BY_FLAG,
+    Explanation,
+    Limit,
+    Suspect,
+    suspects_of,
+    with_constant,
+)
 from reference.kinds import Kind
 from reference.truth import exact
-from reference.truth.compare import error_units
 from reference.truth.convention import Convention
-from reference.truth.exact import GRADIENTS, Pass, merged
-from reference.truth.tolerance import tolerance_of
+from reference.truth.exact import GRADIENTS
 from reference.truth.verdict import Trial, wrong_in
 
-REPRODUCED = 1e4  # units: a formula that agrees to twelve digits is the layer's; wrong ones differ in the first few
 BRANCHES = 32  # explanations of equal length that are followed side by side
 PAIRED = 4  # of them, for how many pairs of suspects are tried
-SMALL = 130  # numbers of x up to which the true derivative of a changed forward is taken
-DIFFERENTIATED = 3  # on how many cases of each mode and rank
+FEW = 12  # trials in which it is seen how far an explanation is off
 RUNNING = ("running_mean", "running_var")
 
-# How the backward of a layer whose forward is wrong may go.
-MODES = ("follows", "derivative", "right", "node by node")
-# The last one takes xhat to have no mean of its own, as backpropagation through every node does not: its mean term is
-# that of all that comes before the mean's node.
-NODE_BY_NODE: Variant = {
-    "mean_term": lambda p, term: (
-        0 * term
-        if p.backward_constant
-        else p.backward_average(p.d - p.backward_xhat * p.backward_average(p.d * p.backward_xhat))
-    )
-}
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """One way of making one mistake."""
-
-    id: str
-    variant: int
-    changes: Variant = field(compare=False)
-    forward: bool = field(compare=False)
-    stateful: bool = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The mistakes found so far, and the quantities that none explains."""
-
-    suspects: tuple[Suspect, ...] = ()
-    unknown: tuple[str, ...] = ()
-
-    @property
-    def ids(self) -> frozenset[str]:
-        return frozenset(suspect.id for suspect in self.suspects)
+Branches = list[Explanation]
 
 
 class Search:
     """The search for an explanation of the numbers of some trials."""
 
     def __init__(self, kind: Kind, trials: list[Trial], convention: Convention) -> None:
-        self.base = convention.changes
+        # Most suspects are innocent: the trials that rule them out soonest, the wrong and the small ones, come first.
         self.trials = sorted(trials, key=lambda trial: (not trial.wrong, np.prod(trial.case.shape) * trial.case.calls))
-        self.suspects = [
-            Suspect(fault.id, number, variant, fault.forward, fault.stateful)
-            for fault in FAULTS.values()
-            if kind.name in fault.layers
-            for number, variant in enumerate(fault.variants)
-        ]
-        eps = fixed_eps_of(trials, self.base)
-        if eps is not None:
-            self.suspects.append(Suspect("eps-argument-ignored", 0, fixed_eps(eps), True, False))
-        self._passes: dict[object, list[Pass]] = {}
-        self._derivatives: dict[object, dict[str, Array]] = {}
-        self._differentiable = self._few_small_ones()
+        self.suspects = suspects_of(kind, trials, convention.changes)
+        self.formulas = Formulas(self.trials, convention.changes)
+        self.constant_entry = next((f for f in FAULTS.values() if f.constant and kind.name in f.layers), None)
+        self.limit: Limit | None = None
+        self.pairs = True
 
-    def _few_small_ones(self) -> set[Case]:
-        """The cases on which true derivatives are taken: the smallest of each mode and rank."""
-        kinds: dict[tuple[bool, int], list[Case]] = {}
-        for case in sorted((t.case for t in self.trials), key=lambda c: np.prod(c.shape)):
-            if np.prod(case.shape) <= SMALL and case.data != "large":
-                kinds.setdefault((case.training, len(case.shape)), []).append(case)
-        return {case for cases in kinds.values() for case in cases[:DIFFERENTIATED]}
+    def within(self, holds: Callable[[Case], bool], limit: Limit | None, pairs: bool) -> "Search":
+        """The same search among some of the trials, for mistakes that are made in some passes alone.
 
-    def explain(self) -> list[Explanation]:
-        """The shortest explanations; several if they tie."""
+        What was computed is shared: most of it has been asked for before. pairs: whether two mistakes at once are tried.
+        """
+        other = copy(self)
+        other.trials = [trial for trial in self.trials if holds(trial.case)]
+        # what needs an earlier call shows in later ones alone anyway
+        other.suspects = [s if s.fault.stateful else s.limited(limit) for s in self.suspects]
+        other.limit, other.pairs = limit, pairs
+        return other
+
+    def explain(self, start: Sequence[Explanation] = (Explanation(),)) -> list[Explanation]:
+        """The shortest explanations, each with the mistakes of one of `start`; several if they tie."""
+        branches = list(start)
+        for part, name in self._stages():
+            branches = _distinct(self._grown(branches, part, name))[:BRANCHES]
+        whole = [self._without_idle(branch) for branch in branches if self._holds(branch)]
+        if not whole:
+            return [Explanation(unknown=wrong_in(self.trials))]
+        best = min((len(b.unknown), len(b.ids)) for b in whole)
+        return _by_ids([b for b in whole if (len(b.unknown), len(b.ids)) == best])
+
+    def _stages(self) -> list[tuple[list[Trial], str]]:
+        """The parts of the evidence in the order in which they are explained: some trials, and one quantity of them.
+
+        The forward before the backward, the running statistics before eval mode, which uses them, and single calls
+        before sequences, in which only what a layer remembers can be new.
+        """
         training = [t for t in self.trials if t.case.training]
         evaluation = [t for t in self.trials if not t.case.training]
         single, sequences = [t for t in training if t.case.calls == 1], [t for t in training if t.case.calls > 1]
@@ -101,162 +88,172 @@ class Search:
         stages += [(part, name) for part in (single, sequences) for name in RUNNING]
         stages += [(evaluation, name) for name in (*RUNNING, "y")]
         stages += [(part, name) for name in GRADIENTS for part in (single, sequences, evaluation)]
-        branches = [Explanation()]
-        for part, name in stages:
-            part = [t for t in part if name in t.comparisons]
-            if part:
-                branches = _distinct(self._grown(branches, part, name))[:BRANCHES]
-        whole = [b for b in branches if self._holds(b)]
-        if not whole:
-            wrong = wrong_in(self.trials)
-            return [Explanation(unknown=wrong)]
-        whole = [self._without_idle(b) for b in whole]
-        best = min((len(b.unknown), len(b.ids)) for b in whole)
-        return _by_ids([b for b in whole if (len(b.unknown), len(b.ids)) == best])
+        having = [([t for t in part if name in t.comparisons], name) for part, name in stages]
+        return [(part, name) for part, name in having if part]
 
-    def _grown(self, branches: list[Explanation], part: list[Trial], name: str) -> list[Explanation]:
-        """The branches, made longer by as few suspects as it takes to reproduce `name` in these trials.
+    def _grown(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """The branches that explain `name` in these trials as well, by the first rule that gives any.
 
-        Where one of them needs no more, or fewer than others, the others are given up.
+        Where one branch needs no more than it has, or fewer than others, the others are given up.
         """
-        found = [b for b in branches if name in b.unknown or self.reproduces(b.suspects, part, name)]
-        if found:
-            return found
-        if not part[0].case.training:
-            if all(set(RUNNING) & set(b.unknown) for b in branches):
-                return [replace(b, unknown=(*b.unknown, name)) for b in branches]  # a consequence
-            found = [b for branch in branches for b in _in_training_only(branch)]
-            found = [b for b in found if self.reproduces(b.suspects, part, name)]
-        elif name in GRADIENTS and not any(name in trial.wrong for trial in part):
-            found = [b for b in branches if "y" in b.unknown]  # right, though nothing is known of the forward
-        if found:
-            return found
-        if name in ("dx", "dgamma") and all("y" in b.unknown for b in branches):
-            return [replace(b, unknown=(*b.unknown, name)) for b in branches]  # made from a forward that is not known
-        for size in (1, 2):
-            for branch in branches[: BRANCHES if size == 1 else PAIRED]:
-                fresh = self._fresh(branch, part, name)
-                found += [
-                    replace(branch, suspects=branch.suspects + more)
-                    for more in combinations(fresh, size)
-                    if len({s.id for s in more}) == size and self.reproduces(branch.suspects + more, part, name)
-                ]
+        rules = (
+            self._as_they_are,
+            self._unknown_for_its_running_statistics,
+            self._in_training_only,
+            self._right_in_spite_of_the_forward,
+            self._unknown_for_its_forward,
+            self._with_one_more,
+            self._with_one_more_in_training_only,
+            self._with_a_constant,
+            self._with_two_more,
+        )
+        for rule in rules:
+            found = rule(branches, part, name)
             if found:
                 return found
-        return [replace(branch, unknown=(*branch.unknown, name)) for branch in branches]
+        return [branch.with_unknown(name) for branch in branches]
+
+    # --- the rules, in their order ------------------------------------------------------------------------------------
+
+    def _as_they_are(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """The branches that explain it already, or have called it unknown in other trials."""
+        return [b for b in branches if name in b.unknown or self.reproduces(b.suspects, part, name)]
+
+    def _unknown_for_its_running_statistics(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """In eval mode all follows from the running statistics: if those are unknown, so is this, and no mistake more."""
+        if _in_training(part) or not all(set(RUNNING) & set(b.unknown) for b in branches):
+            return []
+        return [branch.with_unknown(name) for branch in branches]
+
+    def _in_training_only(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """In eval mode: the branches with some of the mistakes made in training mode alone."""
+        if _in_training(part):
+            return []
+        limited = [b for limit in (TRAINING, TRAINING_BY_FLAG) for branch in branches for b in branch.limited(limit)]
+        return [b for b in limited if self.reproduces(b.suspects, part, name)]
+
+    def _right_in_spite_of_the_forward(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """A gradient that is right though its forward is unknown needs no mistake: its backward computes its own arrays."""
+        if not _in_training(part) or name not in GRADIENTS or any(name in trial.wrong for trial in part):
+            return []
+        return [b for b in branches if "y" in b.unknown]
+
+    def _unknown_for_its_forward(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """What is made from the arrays of a forward that is unknown is unknown too. dbeta is not: it is a sum of dy."""
+        if name not in ("dx", "dgamma") or not all("y" in b.unknown for b in branches):
+            return []
+        return [branch.with_unknown(name) for branch in branches]
+
+    def _with_one_more(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """The branches with one more mistake."""
+        return self._longer(branches, part, name, 1)
+
+    def _with_one_more_in_training_only(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """The branches with a mistake of memory that is made in training mode alone.
+
+        It shows in training too, where a pass in eval mode came between.
+        """
+        if not any(t.case.kind.tracks and t.case.history == "eval between" for t in part):
+            return []
+        found = []
+        for branch in branches:
+            fresh = [s for s in self._fresh(branch, part, name) if s.fault.stateful]
+            limited = [s.limited(limit) for limit in (TRAINING, TRAINING_BY_FLAG) for s in fresh]
+            found += [branch.with_suspects((s,)) for s in limited if self.reproduces((*branch.suspects, s), part, name)]
+        return found
+
+    def _with_a_constant(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """The first branches with a constant of the layer's own, beside none or one more mistake.
+
+        The constant was measured as if the rest were right. Beside another mistake of the forward it is another one.
+        """
+        entry = self.constant_entry
+        telling = next((t for t in part if t.case.data == "small"), None)
+        if name != "y" or entry is None or telling is None or name not in telling.comparisons:
+            return []
+        found = []
+        for branch in branches[:PAIRED]:
+            fresh = [s for s in self._fresh(branch, part, name) if not s.fault.constant]
+            for more in ((), *((s,) for s in fresh)) if entry.id not in branch.ids else ():
+                value = self.formulas.eps_that_gives(branch.suspects + more, telling)
+                if value is not None:
+                    constant = with_constant(entry, {entry.constant: Constant(value)}).limited(self.limit)
+                    if self.reproduces((*branch.suspects, *more, constant), part, name):
+                        found.append(branch.with_suspects((*more, constant)))
+        return found
+
+    def _with_two_more(self, branches: Branches, part: list[Trial], name: str) -> Branches:
+        """The first branches with two more mistakes; of all branches there would be too many pairs."""
+        if not self.pairs:
+            return []
+        return self._longer(branches[:PAIRED], part, name, 2)
+
+    # --- what the rules are made of -----------------------------------------------------------------------------------
+
+    def _longer(self, branches: Branches, part: list[Trial], name: str, size: int) -> Branches:
+        """The branches with so many more suspects, each of another id, where that reproduces `name`."""
+        found = []
+        for branch in branches:
+            for more in combinations(self._fresh(branch, part, name), size):
+                ids = {suspect.id for suspect in more}
+                if len(ids) == size and self.reproduces(branch.suspects + more, part, name):
+                    found.append(branch.with_suspects(more))
+        return found
 
     def _fresh(self, branch: Explanation, part: list[Trial], name: str) -> list[Suspect]:
         """The suspects that may explain `name` in these trials, beyond those of the branch."""
-        fresh = [s for s in self.suspects if s.id not in branch.ids and self._touches(s, name)]
-        if not any(name in t.wrong and not _unfit(t.case) for t in part):
-            fresh = [s for s in fresh if not FAULTS[s.id].cached]  # nothing here shows a stale cache
-        if not part[0].case.training:
+        fresh = [s for s in self.suspects if s.id not in branch.ids and _touches(s, name)]
+        if not any(name in t.wrong and not cache_does_not_fit(t.case) for t in part):
+            fresh = [s for s in fresh if not s.fault.cached]  # nothing here shows a stale cache
+        if not _in_training(part):
             fresh = [s for s in fresh if "view" not in s.changes]  # nothing here shows over what statistics run
         return fresh
-
-    def _touches(self, suspect: Suspect, name: str) -> bool:
-        """Whether a suspect may change a quantity at all; the formula would say so too, only later."""
-        if name in ("y", *RUNNING):
-            return suspect.forward and name in FAULTS[suspect.id].quantities
-        if suspect.forward:
-            return False  # what changes the forward has been found in the forward
-        return not suspect.changes.keys().isdisjoint(_STEPS_OF[name])
 
     def _without_idle(self, branch: Explanation) -> Explanation:
         """The branch without suspects that only explain a part of what is unknown after all."""
         if not branch.unknown:
             return branch
         for suspect in branch.suspects:
-            fewer = replace(branch, suspects=tuple(s for s in branch.suspects if s is not suspect))
+            fewer = branch.without(suspect)
             if self._holds(fewer):
                 branch = fewer
         return branch
 
     def _holds(self, branch: Explanation) -> bool:
-        """Whether all that it does not call unknown is reproduced in all trials."""
+        """Whether all that it does not call unknown is reproduced in all trials.
+
+        A stage only looks at its own part: a mistake that was added for a later part may spoil an earlier one.
+        """
         for name in exact.QUANTITIES:
             part = [t for t in self.trials if name in t.comparisons]
             if name not in branch.unknown and part and not self.reproduces(branch.suspects, part, name):
                 return False
         return True
 
-    def reproduces(self, suspects: tuple[Suspect, ...], part: list[Trial], name: str) -> bool:
+    def reproduces(self, suspects: Suspects, part: list[Trial], name: str) -> bool:
         """Whether the formula with these mistakes gives the subject's `name` in each of these trials."""
         forward = [s for s in suspects if s.forward]
         if any("view" in s.changes for s in forward) and part[0].case.kind.tracks:
-            # statistics of another shape: how they are averaged further, for eval mode, is anybody's guess
+            # Statistics of another shape: how a layer averages them further, for eval mode, no formula can say.
             part = [t for t in part if t.case.training and name not in RUNNING]
-        modes = MODES if forward and name in GRADIENTS else MODES[:1]
-        return any(all(self._agrees(suspects, trial, name, mode) for trial in part) for mode in modes)
+        # Only a wrong forward leaves a choice of backwards; it is one and the same in all trials.
+        ways = tuple(Backward) if forward and name in GRADIENTS else (Backward.FOLLOWS,)
+        return any(all(self.formulas.agrees(suspects, trial, name, way) for trial in part) for way in ways)
 
-    def worst_error(self, suspects: tuple[Suspect, ...], names: list[str]) -> float:
+    def worst_error(self, suspects: Suspects, names: list[str]) -> float:
         """How far the formula with these mistakes is from the subject at worst, over a few trials."""
-        cases = self._differentiable if any(s.forward for s in suspects) else {t.case for t in self.trials[:12]}
-        few = [t for t in self.trials if t.case in cases]
-        pairs = [(trial, name) for trial in few for name in names if name in trial.comparisons]
-        return max((min(self._error(suspects, *pair, mode) for mode in MODES) for pair in pairs), default=0.0)
+        few = self.trials[:FEW]
+        if any(s.forward for s in suspects):  # its backward may be the true derivative, which is taken on some alone
+            few = [t for t in self.trials if t.case in self.formulas.differentiable] or few
+        arrays = [(trial, name) for trial in few for name in names if name in trial.comparisons]
+        return max((self.error(suspects, *array) for array in arrays), default=0.0)
 
-    def _agrees(self, suspects: tuple[Suspect, ...], trial: Trial, name: str, mode: str) -> bool:
-        conditioning = trial.expected.truth.conditioning
-        limit = REPRODUCED * max(1.0, tolerance_of(name, conditioning) / tolerance_of(name, 1.0))
-        if mode == "derivative" and trial.case not in self._differentiable:
-            return True  # too dear, and the others tell
-        return self._error(suspects, trial, name, mode) <= limit
-
-    def _error(self, suspects: tuple[Suspect, ...], trial: Trial, name: str, mode: str) -> float:
-        case, got = trial.case, trial.seen.outcome.get(name)
-        if _unfit(case) and name in GRADIENTS and any(FAULTS[s.id].cached for s in suspects):
-            return 0.0
-        if got is None:
-            missing = name in ("dgamma", "dbeta") and any(s.id == "parameter-gradients-missing" for s in suspects)
-            return 0.0 if missing else np.inf
-        try:
-            predicted = self._predicted(suspects, case, name, mode)
-        except (ValueError, IndexError):  # two changes whose shapes do not go together
-            return np.inf
-        scale = trial.expected.truth.scale[name]
-        return reproduction_error(got, predicted, scale, case.dtype)
-
-    def _predicted(self, suspects: tuple[Suspect, ...], case: Case, name: str, mode: str) -> Array:
-        forward = tuple(s for s in suspects if s.forward) if mode != "right" else ()
-        backward = tuple(s for s in suspects if not s.forward)
-        nodes = [NODE_BY_NODE] if mode == "node by node" else []
-        changes = merged(self.base, *nodes, *(s.changes for s in (*forward, *backward)))
-        if name not in GRADIENTS:
-            return _quantity(self._last(case, forward), name)
-        if mode == "derivative" and forward:
-            return self._derivative(case, forward, backward, name)
-        if any(s.stateful for s in backward) and case.calls > 1:
-            return _quantity(exact.passes(case, changes)[-1], name)
-        last = self._last(case, forward)
-        return _quantity(last.with_backward(changes) if backward or nodes else last, name)
-
-    def _derivative(self, case: Case, forward: tuple[Suspect, ...], backward: tuple[Suspect, ...], name: str) -> Array:
-        """The true derivative of a changed forward; of the backward's changes those apply that change the result."""
-        key = (case, tuple((s.id, s.variant) for s in forward))
-        if key not in self._derivatives:
-            self._derivatives[key] = exact.derivative(case, merged(self.base, *(s.changes for s in forward)))
-        value = self._derivatives[key].get(name)
-        if value is None:
-            return np.empty(0)
-        for suspect in backward:
-            if name in suspect.changes:
-                last = self._last(case, forward)
-                shape = last.view.shape if name == "dx" else last.view.gamma_shape
-                if value.size != np.prod(shape):
-                    return np.empty(0)  # two changes of the shape
-                value = np.asarray(suspect.changes[name](last, value.reshape(shape)))
-        return value
-
-    def _last(self, case: Case, forward: tuple[Suspect, ...]) -> Pass:
-        if not forward and not self.base:
-            return _right_passes(case)[-1]
-        key = (case, tuple((s.id, s.variant) for s in forward))
-        if key not in self._passes:
-            self._passes[key] = exact.passes(case, merged(self.base, *(s.changes for s in forward)))
-        return self._passes[key][-1]
+    def error(self, suspects: Suspects, trial: Trial, name: str) -> float:
+        """How far the formula with these mistakes is from the subject in one array, with the backward that fits best."""
+        return min(self.formulas.error(suspects, trial, name, way) for way in Backward)
 
 
+# The steps of the formula that each gradient is made of.
 _BACKWARD_STEPS = {"backward_gamma", "backward_xhat", "backward_rstd", "backward_average", "backward_constant"}
 _STEPS_OF = {
     "dx": _BACKWARD_STEPS | {"d", "mean_term", "projection_mean", "projection", "dx"},
@@ -265,60 +262,24 @@ _STEPS_OF = {
 }
 
 
-@lru_cache(maxsize=600)
-def _right_passes(case: Case) -> list[Pass]:
-    """The passes of the formula without changes, which every search starts from."""
-    return exact.passes(case)
+def _touches(suspect: Suspect, name: str) -> bool:
+    """Whether a suspect may change a quantity at all; the formula would say so too, only later."""
+    if name in ("y", *RUNNING):
+        return suspect.forward and name in suspect.fault.quantities
+    if suspect.forward:
+        return False  # what changes the forward has been found in the forward
+    return not suspect.changes.keys().isdisjoint(_STEPS_OF[name])
 
 
-def _quantity(p: Pass, name: str) -> Array:
-    value = p.quantity(name)
-    return np.empty(0) if value is None else value
+def _in_training(part: list[Trial]) -> bool:
+    """The mode of the trials of one stage, which all have the same."""
+    return part[0].case.training
 
 
-def reproduction_error(got: Array, predicted: Array, scale: Array, dtype: str) -> float:
-    """The distance of a formula from a subject, in units of the larger of the natural scale and the prediction."""
-    if predicted.size == 1 and got.size > 1:
-        predicted = np.broadcast_to(predicted.reshape(()), got.shape)
-    if got.size != predicted.size:
-        return float("inf")
-    if not got.size:
-        return 0.0
-    got, predicted = got.reshape(-1), predicted.reshape(-1)
-    widest = float(np.max(scale, initial=0)) if scale.size != got.size else scale.reshape(-1)
-    with np.errstate(all="ignore"):
-        magnitude = np.abs(predicted).astype(np.float64)
-        spread = np.fmax.reduce(magnitude) if np.isfinite(np.fmax.reduce(magnitude)) else 0.0
-        units = np.maximum(np.asarray(widest, dtype=np.float64), spread)
-    return float(error_units(got, predicted, np.broadcast_to(units, got.shape), dtype).max())
-
-
-def _unfit(case: Case) -> bool:
-    """Whether a stale cache may do anything here: there is no earlier call, or one of another size."""
-    return (case.calls == 1 and not case.training) or (case.calls > 1 and case.resize)
-
-
-def _in_training_only(branch: Explanation) -> list[Explanation]:
-    """The branch with some of its mistakes made in training mode alone, as in layers with two separate formulas."""
-    suspects = branch.suspects
-    subsets = (chosen for size in range(1, len(suspects) + 1) for chosen in combinations(suspects, size))
-    return [
-        replace(branch, suspects=tuple(_training_only(s) if s in chosen else s for s in suspects)) for chosen in subsets
-    ]
-
-
-def _training_only(suspect: Suspect) -> Suspect:
-    def limited(change: exact.Change) -> exact.Change:
-        return lambda p, value: value if p.tracks and not p.training else change(p, value)
-
-    changes = {step: limited(change) for step, change in suspect.changes.items()}
-    return replace(suspect, variant=suspect.variant - 1000, changes=changes)  # a variant of its own
-
-
-def _distinct(branches: list[Explanation]) -> list[Explanation]:
+def _distinct(branches: Branches) -> Branches:
     return list(dict.fromkeys(branches))
 
 
-def _by_ids(branches: list[Explanation]) -> list[Explanation]:
+def _by_ids(branches: Branches) -> Branches:
     """One branch for each set of names; the ways to make the same mistakes need not be told apart."""
     return list({(b.ids, b.unknown): b for b in reversed(branches)}.values())[::-1]

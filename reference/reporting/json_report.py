@@ -9,6 +9,7 @@ from pathlib import Path
 from sys import float_info
 from typing import Any
 
+from reference.diagnosis.named import NamedFault
 from reference.reporting.result import CheckResult
 
 
@@ -31,18 +32,11 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
             }
             for name, figures in result.quantities.items()
         },
-        "faults": [
-            {
-                "id": fault.id,
-                "class": fault.kind,
-                "quantities": list(fault.quantities),
-                "summary": fault.summary,
-                "fix": fault.fix,
-                "evidence": fault.evidence,
-            }
-            for fault in result.faults
-        ],
+        "faults": [_fault(fault) for fault in result.faults],
         "backward_is_derivative_of_forward": result.backward_is_derivative_of_forward,
+        "hazards": [_fault(fault) for fault in result.hazards],
+        "read_as": list(result.read_as),
+        "incomplete": result.incomplete,
         "accepted": list(result.accepted),
         "notes": list(result.notes),
         "counterexample": None
@@ -60,6 +54,18 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
             "messages": [*map(str, example.comparisons), *example.problems],
             "script": example.script,
         },
+    }
+
+
+def _fault(fault: NamedFault) -> dict[str, Any]:
+    return {
+        "id": fault.id,
+        "class": fault.kind,
+        "quantities": list(fault.quantities),
+        "summary": fault.summary,
+        "fix": fault.fix,
+        "evidence": fault.evidence,
+        "alternatives": list(fault.alternatives),
     }
 
 

@@ -79,6 +79,9 @@ class CheckResult:
             could not be told.
         counterexample: the smallest failing case, if any.
         notes: what else a reader should know.
+        hazards: what is right in ordinary use only; they fail a strict check.
+        read_as: what has another name than in torch, as "scale = gamma".
+        incomplete: how many random cases there was time for, "" if for all.
     """
 
     subject: str
@@ -94,3 +97,6 @@ class CheckResult:
     notes: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = field(default=(), repr=False)
+    hazards: list[NamedFault] = field(default_factory=list)
+    read_as: tuple[str, ...] = ()
+    incomplete: str = ""

@@ -1,178 +1,251 @@
 """A program that shows a failure with numpy and torch alone, to paste into an issue or a debugger.
 
-It holds the case's arrays, computes torch's answer in float64, and compares. Where the layer's own file is at hand the
-program runs the layer again, so that it passes once the layer is mended; elsewhere it compares the arrays that the layer
-gave when it was checked. This module writes text; it runs nothing and judges nothing.
+It holds the case's arrays, the functions of `replay` that it needs, and a few lines that call them: torch's answer in
+float64, what the layer gives, the comparison. Where the layer's own file is at hand the program runs the layer again, so
+that it passes once the layer is fixed; elsewhere it compares the arrays that the layer gave when it was checked. This
+module writes text; it runs nothing, judges nothing, and must not know how a call is made or an array laid out.
 """
 
+import ast
 import base64
 import inspect
 import re
 import textwrap
 import zlib
-from pathlib import Path
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from reference.cases.case import Array, Case
+from reference.reporting import replay
+from reference.reporting.spoken import Spoken, literal, spoken
+from reference.subjects.observation import GRADIENTS
 from reference.subjects.subject import Subject
 from reference.truth.compare import roundoff
 from reference.truth.verdict import Trial
 
 LITERAL = 400  # numbers up to which an array is written out
+RUNNING = ("running_mean", "running_var")
 
-LAYOUTS = {  # how to lay out an array as the case has it
+LAYOUTS = {  # a copy of an array as the case has it
     "C": "{}.copy()",
-    "read-only": "read_only({}.copy())",
-    "F": "np.array({}, order='F')",
-    "transposed": "np.array({}.swapaxes(-1, -2), order='C').swapaxes(-1, -2)",
-    "flipped": "np.array({}[..., ::-1], order='C')[..., ::-1]",
-    "strided": "np.repeat({}, 2, axis=-1)[..., ::2]",
-    "sliced": "np.pad({}, [(1, 1)] + [(0, 0)] * %d)[1:-1]",
+    "read-only": "read_only({})",
+    "F": "fortran({})",
+    "strided": "strided({})",
+    "flipped": "flipped({})",
+    "transposed": "transposed({})",
+    "sliced": "sliced({})",
 }
-
-TORCH = """\
-# torch's answer, in float64
-module = torch.nn.{module}({options}).double()
-with torch.no_grad():
-    for parameter, value in ((getattr(module, "weight", None), gamma), (getattr(module, "bias", None), beta)):
-        if parameter is not None:
-            parameter.copy_(torch.tensor(value))
-for call in range({calls}):
-    module.train({training}[call])
-    t = torch.tensor(x[call], dtype=torch.float64, requires_grad=True)
-    y = module(t)
-    parameters = dict(module.named_parameters())
-    gradients = torch.autograd.grad(y, [t, *parameters.values()], torch.tensor(dy[call], dtype=torch.float64))
-expected = {{"y": y.detach().numpy(), "dx": gradients[0].numpy()}}
-for name, gradient in zip(parameters, gradients[1:]):
-    expected[{{"weight": "dgamma", "bias": "dbeta"}}[name]] = gradient.numpy()
-"""
-
-TORCH_RUNNING = """\
-for name in ("running_mean", "running_var"):
-    if getattr(module, name, None) is not None:
-        expected[name] = getattr(module, name).numpy()
-"""
-
-LAYER = '''\
-def run_layer():
-    """The layer itself, from its own file."""
-    spec = importlib.util.spec_from_file_location("layer_under_test", {path!r})
-    their_module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, {folder!r})
-    spec.loader.exec_module(their_module)
-    layer = their_module.{name}({options})
-    for name, value in (("gamma", gamma), ("beta", beta)):
-        if value is not None:
-            setattr(layer, name, value.reshape(np.shape(getattr(layer, name, value))))
-    for call in range({calls}):
-{mode}\
-        a, b = {x_layout}, {dy_layout}
-{refill}        a_before, b_before = a.copy(), b.copy()
-        y = layer.forward(a)
-        assert np.array_equal(a, a_before, equal_nan=True), "x was changed by forward"
-        got["y"] = y.copy() if isinstance(y, np.ndarray) else y
-{overwrite}\
-        dx = layer.backward(b)
-        got.update(dgamma=getattr(layer, "dgamma", None), dbeta=getattr(layer, "dbeta", None))
-        if isinstance(dx, dict):
-            got.update(dx)
-        elif isinstance(dx, (tuple, list)):
-            got.update(zip(("dx", "dgamma", "dbeta"), dx))
-        else:
-            got["dx"] = dx
-        assert np.array_equal(b, b_before), "dy was changed by backward"
-        for name in ("y", "dx"):
-            assert isinstance(got[name], np.ndarray), f"{{name}}: got {{type(got[name]).__name__}}, expected an array"
-        assert not np.may_share_memory(got["dx"], b), "dx shares its memory with dy"
-        assert got["y"].dtype == got["dx"].dtype == a.dtype, f"dtypes: x {{a.dtype}}, y {{got['y'].dtype}}, dx {{got['dx'].dtype}}"
-    got.update((name, getattr(layer, name, None)) for name in ("running_mean", "running_var"))
-'''
-
-READ_ONLY = """\
-def read_only(a):
-    a.flags.writeable = False
-    return a
-
-"""
-
-COMPARE = """\
-for name, tolerance in {tolerances}.items():
-    if expected.get(name) is None:
-        continue
-    assert got.get(name) is not None, f"{{name}}: got nothing, expected shape {{expected[name].shape}}"
-    actual = np.asarray(got[name])
-    assert actual.size == expected[name].size, f"{{name}}: got shape {{actual.shape}}, expected {{expected[name].shape}}"
-    np.testing.assert_allclose(actual.reshape(expected[name].shape), expected[name], rtol=0, atol=tolerance, err_msg=name)
-print("no difference")
-"""
 
 
 def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
-    """The program for one failing trial; `accepted` says that torch is not quite what the layer is held to."""
-    case = trial.case
+    """The program for one failing trial.
+
+    Args:
+        subject: whose file is looked for; a layer that asks for more than a line of ours is shown by what it gave.
+        trial: what is shown.
+        accepted: whether torch is not quite what the layer is held to.
+    """
+    case, parameters = trial.case, _parameters(trial.case)
+    words = spoken(subject, case, parameters)
     calls = [case.arrays(call) for call in range(case.calls)]
-    gamma, beta = case.parameters()
-    lines = [
-        f'"""{subject.name} against torch.nn.{_module(case)}.\n\n{case}\n"""',
-        "",
-        "IMPORTS",
+    data = [
         f"x = [{', '.join(_array(call.x) for call in calls)}]",
         f"dy = [{', '.join(_array(call.dy) for call in calls)}]",
-        f"gamma = {_array(gamma)}",
-        f"beta = {_array(beta)}",
-        "",
-        TORCH.format(
-            module=_module(case),
-            options=_options(case, None),
-            calls=case.calls,
-            training=[case.training_in(call) for call in range(case.calls)],
-        ),
+        *(f"{name} = {_array(value)}" for name, value in parameters.items()),
     ]
+    lines = []
+    if trial.wrong:
+        lines += _torch(trial, parameters)
+        if accepted:
+            lines.append("# Conventions were accepted: where they apply torch is not what the layer is held to.")
+        lines.append(f"got = {_recorded(trial)}  # when it was checked")
+    if words:
+        lines += _again(trial, words.path, _layer(trial, words, parameters))
+    if trial.wrong:
+        lines.append(f"compare(got, expected, {_tolerances(trial)})")
+    if trial.findings and not words:
+        lines.append(f"raise AssertionError({literal('; '.join(finding.detail for finding in trial.findings))})")
+    else:
+        lines.append('print("no difference")')
+    return _program(f"{subject.name} against torch.nn.{_module(case)}.\n\n{case}\n", data, lines)
+
+
+# --- the parts of the program -----------------------------------------------------------------------------------------
+
+
+def _torch(trial: Trial, parameters: Mapping[str, Array]) -> list[str]:
+    """The lines that have torch's answer."""
+    case, xs, rest = trial.case, "x", ", ".join(["dy", *parameters])
+    options = case.options
+    if case.kind.optional["eps"] is None and options.get("eps") is None:
+        options["eps"] = case.eps  # torch's default depends on the dtype, which is float64 here
+    module = f"torch.nn.{_module(case)}({_keywords(case, options)})"
+    lines = []
     if case.kind.tracks:
-        lines.append(TORCH_RUNNING)
-    if accepted:
-        lines.append("# Conventions were accepted: where they apply torch is not what the layer is held to.")
-    lines += ["# what the layer gave", f"got = {_recorded(trial)}", ""]
-    place = _place(subject)
-    if place:
-        if "read-only" in (case.layout, case.dy_layout):
-            lines.append(READ_ONLY)
-        lines += [_layer(subject, case, *place), _run(place[0])]
-    found = [finding.detail for finding in trial.findings]
-    if found and not place:
-        lines.append(f"raise AssertionError({'; '.join(found)!r})")
-    lines.append(COMPARE.format(tolerances=_tolerances(trial)))
-    return "\n".join(lines).replace("IMPORTS", _imports("\n".join(lines)), 1)
+        lines, module = [f"module = {module}"], "module"
+        xs = f"in_modes(module, {_modes(case)}, x)"
+    lines.append(f"expected = torch_answer({module}, {xs}, {rest})")
+    lines += [f'expected["{name}"] = np.ravel(module.{name})' for name in RUNNING if name in trial.wrong]
+    return lines
 
 
-def _imports(text: str) -> str:
-    """The imports that the program needs, no others."""
-    standard = [name for name in ("base64", "importlib.util", "os", "sys", "zlib") if f"{name}." in text]
-    special = [name for name in ("inf", "nan") if re.search(rf"[\[ -]{name}[,\]]", text)]
-    lines = [*(f"import {name}" for name in standard), "" if standard else None, "import numpy as np", "import torch"]
-    lines += [f"from numpy import {', '.join(special)}" if special else None, ""]
-    return "\n".join(line for line in lines if line is not None)
+def _layer(trial: Trial, words: Spoken, parameters: Mapping[str, Array]) -> list[str]:
+    """The lines that build the layer, run it, and leave what it gives in `got`."""
+    case = trial.case
+    found = {(finding.id, finding.quantity): finding.detail for finding in trial.findings}
+    forward, backward = words.forward, words.backward
+    xs = f"[{LAYOUTS[case.layout].format('a')} for a in x]"
+    dys = f"[{LAYOUTS[case.dy_layout].format('a')} for a in dy]"
+    if case.history == "forward only":
+        dys = f"[{'None, ' * (case.calls - 1)}{LAYOUTS[case.dy_layout].format('dy[-1]')}]"
+    lines = list(words.build)
+    if ("gamma-per-group", "y") in found:
+        lines.append(f"check_size({literal(words.name('gamma'))}, {words.value('gamma')}, {case.parameter_shape[0]})")
+    lines += words.setting(parameters)
+    lines.append(f"xs, dys = {xs}, {dys}")
+
+    for key, text in {("input-mutated", "y"): forward, ("input-mutated", "dx"): backward}.items():
+        if "changed" in found.get(key, ""):  # what only tried to, with a read-only array, ended in an exception
+            watched = f"untouched({text}, xs, {literal(found[key])})"
+            forward, backward = (watched, backward) if text == forward else (forward, watched)
+    if "changed" in found.get(("upstream-gradient-mutated", "dx"), ""):
+        backward = f"untouched({backward}, dys[-1:], {literal(found['upstream-gradient-mutated', 'dx'])})"
+    held = [name for id, name in found if id == "result-overwritten"]
+    if held:
+        lines.append("held = []")
+        forward = f"remembering({forward}, held)" if "y" in held else forward
+        backward = f"remembering({backward}, held)" if "dx" in held else backward
+    inputs = "refilled(xs)" if case.history == "refilled" else "xs"
+    if case.kind.tracks:
+        modes = "".join(f", {name}={values}" for name, values in words.modes.items())
+        inputs = f"in_modes(layer, {_modes(case)}, {inputs}{modes})"
+    lines.append(f"y, returned = run{'_with_cache' * words.cache}({forward}, {backward}, {inputs}, dys)")
+    lines += _collected(trial, words, parameters)
+    for (id, name), detail in found.items():
+        if id == "dtype-demoted":
+            lines.append(f'assert got["{name}"].dtype == x[-1].dtype, {literal(detail)}')
+        elif id == "result-overwritten":
+            lines.append(f"check_held(held, {literal(detail)})")
+    return lines
+
+
+def _collected(trial: Trial, words: Spoken, parameters: Mapping[str, Array]) -> list[str]:
+    """The lines that put into `got` what was wrong."""
+    wrong = {*trial.wrong, *(finding.quantity for finding in trial.findings)}
+    misshapen = {finding.quantity for finding in trial.findings if finding.id == "parameter-gradients-misshapen"}
+    lines = []
+    if wrong & set(GRADIENTS):
+        of_parameters = [f"d{name}" for name in parameters if f"d{name}" in wrong]
+        lines.append(f"given = {words.gradients(of_parameters)}")
+    values = {}
+    for name in ("y", *GRADIENTS):
+        if name not in wrong:
+            continue
+        values[name], own = "y" if name == "y" else f'given.get("{name}")', name.removeprefix("d")
+        if name in misshapen:
+            lines.append(f'check_update("{name}", {values[name]}, {words.value(own)})')
+        if own in parameters:
+            values[name] = f"parameter_gradient({values[name]}, {words.value(own)}, {own})"
+    values |= {name: f"np.ravel({words.value(name)})" for name in RUNNING if name in wrong}
+    if len(values) == 1:
+        return [*lines, *(f'got = {{"{name}": {value}}}' for name, value in values.items())]
+    return [*lines, "got = {}", *(f'got["{name}"] = {value}' for name, value in values.items())]
+
+
+def _again(trial: Trial, path: str, lines: list[str]) -> list[str]:
+    """The lines that load the layer's file and then do the others; only if it is there, if there is something else."""
+    lines = [f"their_module = load({literal(path)})", *lines]
+    if not trial.wrong:
+        return lines
+    return [f"if Path({literal(path)}).exists():", *(f"    {line}" for line in lines)]
+
+
+def _program(title: str, data: list[str], lines: list[str]) -> str:
+    """The parts in their order, with the functions and the imports that they need."""
+    sources, needs = _sources()
+    called = _names("\n".join(lines))
+    functions = [name for name in sources if name in called]
+    used = called.union({"np"}, *(needs[name] for name in functions))
+    arrays = "\n".join(data)
+    if "zlib." in arrays:
+        used |= {"base64", "zlib"}
+    parts = [f'"""{title}"""', _imports(used), arrays, *(f"\n{sources[name]}\n" for name in functions)]
+    return "\n\n".join([*parts, "\n".join(lines)]).replace("\n\n\n\n", "\n\n\n") + "\n"
+
+
+# --- the functions that it needs --------------------------------------------------------------------------------------
+
+
+@cache
+def _sources() -> tuple[dict[str, str], dict[str, set[str]]]:
+    """Of each function of `replay` the source, and the names that it uses."""
+    sources = {}
+    for name, value in vars(replay).items():
+        if inspect.isfunction(value):
+            # torch is imported inside of the one that uses it, to be had without it; a program imports it at its top
+            sources[name] = re.sub(r"    import \w+\n\n", "", inspect.getsource(value)).rstrip()
+    return sources, {name: _names(source) for name, source in sources.items()}
+
+
+def _imports(used: set[str]) -> str:
+    """The imports of those of these names that `replay` imports, or that an array's text needs."""
+    lines = []
+    for node in _import_statements():
+        names = [alias for alias in node.names if (alias.asname or alias.name.partition(".")[0]) in used]
+        if isinstance(node, ast.Import):
+            lines += [f"import {ast.unparse(alias)}" for alias in names]
+        elif names:
+            lines.append(f"from {node.module} import {', '.join(alias.name for alias in names)}")
+    others = [line for line in lines if line.split()[1] in ("numpy", "torch")]
+    standard = [line for line in lines if line not in others]
+    standard.sort(key=lambda line: (line.startswith("from"), line))
+    return "\n".join([*standard, *([""] if standard else []), *others])
+
+
+@cache
+def _import_statements() -> list[ast.Import | ast.ImportFrom]:
+    tree = ast.parse(f"import base64, zlib\n{inspect.getsource(replay)}")
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def _names(text: str) -> set[str]:
+    """The names that a piece of program uses."""
+    return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def _module(case: Case) -> str:
     return case.kind.torch[len(case.shape)]
 
 
-def _options(case: Case, keywords: frozenset[str] | None) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in case.config if keywords is None or name in keywords)
+def _keywords(case: Case, options: Mapping[str, Any]) -> str:
+    """Options as arguments, in torch's order."""
+    return ", ".join(f"{name}={options[name]!r}" for name in case.kind.keywords if name in options)
 
 
-def _array(array: Array | None) -> str:
+def _modes(case: Case) -> str:
+    return repr([case.training_in(call) for call in range(case.calls)])
+
+
+def _parameters(case: Case) -> dict[str, Array]:
+    """gamma and beta, those of them that there are."""
+    return {name: value for name, value in zip(("gamma", "beta"), case.parameters(), strict=True) if value is not None}
+
+
+def _array(array: Array) -> str:
     """An array as an expression that makes it again, to the last bit."""
-    if array is None:
-        return "None"
-    if array.size <= LITERAL:
-        numbers = ", ".join(repr(value) for value in array.reshape(-1).tolist())
-        body = textwrap.fill(f"[{numbers}]", 110, initial_indent="    ", subsequent_indent="     ")
-        return f"np.array(\n{body},\n    np.{array.dtype},\n).reshape({array.shape})"
+    if 0 < array.size <= LITERAL:
+        dtype = "" if array.dtype == np.float64 else f", np.{array.dtype}"
+        numbers = re.sub(r"\b(nan|inf)\b", r"np.\1", repr(array.tolist()))
+        if len(numbers) <= 90:
+            return f"np.array({numbers}{dtype})"
+        body = textwrap.fill(numbers, 110, initial_indent="    ", subsequent_indent="     ")
+        return f"np.array(\n{body}{dtype}\n)"
     packed = base64.b85encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
     pieces = "\n".join(f"    {packed[i : i + 100]!r}" for i in range(0, len(packed), 100))
     return f"np.frombuffer(zlib.decompress(base64.b85decode(\n{pieces}\n)), np.{array.dtype}).reshape({array.shape})"
@@ -183,14 +256,14 @@ def _recorded(trial: Trial) -> str:
     for name in trial.wrong:
         value = trial.seen.outcome.get(name)
         numeric = value is not None and value.dtype.kind == "f"
-        entries.append(f"{name!r}: {_array(value) if numeric else None}")
-    return "{" + ", ".join(entries) + "}"
+        entries.append(f'"{name}": {_array(value) if value is not None and numeric else None}')
+    return f"{{{', '.join(entries)}}}"
 
 
-def _tolerances(trial: Trial) -> dict[str, float]:
+def _tolerances(trial: Trial) -> str:
     """What each wrong quantity may differ by, as an absolute number."""
     u = roundoff(trial.case.dtype)
-    found = {}
+    found = []
     for name in trial.wrong:
         scales = trial.expected.truth.scale[name].astype(np.float64)
         scale = float(np.max(scales[np.isfinite(scales)], initial=float(np.finfo(trial.case.dtype).tiny)))
@@ -198,64 +271,5 @@ def _tolerances(trial: Trial) -> dict[str, float]:
         unit = u * scale * errors.tolerance
         if errors.got is not None and errors.expected is not None and np.isfinite([errors.got, errors.expected]).all():
             unit = min(unit, abs(errors.got - errors.expected) / 2)  # one bound for all entries must not hide the worst
-        found[name] = float(f"{unit:.3g}")
-    return found
-
-
-def _place(subject: Subject) -> tuple[str, str] | None:
-    """The file and the name under which the layer can be had again."""
-    factory: Any = subject.factory
-    name = getattr(factory, "__qualname__", "")
-    if subject.channels_last or not name.isidentifier():
-        return None
-    try:
-        path = inspect.getsourcefile(factory)
-    except (TypeError, OSError):
-        return None
-    # Of two modules of one name Python remembers one file, for the classes of both.
-    methods = [value for value in vars(factory).values() if inspect.isfunction(value)]
-    if methods and path not in {method.__code__.co_filename for method in methods}:
-        return None
-    if path is None or not Path(path).is_file() or (Path(path).parent / "__init__.py").exists():
-        return None
-    return str(Path(path).resolve()), name
-
-
-def _layer(subject: Subject, case: Case, path: str, name: str) -> str:
-    mode = ""
-    if case.kind.tracks:
-        mode = f"        mode = {[case.training_in(call) for call in range(case.calls)]}[call]\n"
-        mode += "        getattr(layer, 'train' if mode else 'eval', lambda: None)()\n"
-        mode += "        if hasattr(layer, 'training'):\n            layer.training = mode\n"
-    refill = ""
-    if case.history == "refilled":  # one array for all calls
-        refill = "        if call:\n            first.flags.writeable = True\n            first[...] = a\n            a = first\n"
-        refill += "        first = a\n"
-    overwrite = {
-        "x": "        a.flags.writeable = True\n        a[...] = 3 - 2 * a[::-1]\n        a_before = a.copy()\n",
-        "y": "        y[...] = 3 - 2 * y[::-1]\n",
-        "": "",
-    }[case.overwrite]
-    if case.history == "forward only":
-        overwrite += f"        if call < {case.calls} - 1:\n            continue\n"
-    return LAYER.format(
-        path=path,
-        folder=str(Path(path).parent),
-        name=name,
-        options=_options(case, subject.keywords),
-        calls=case.calls,
-        mode=mode,
-        x_layout=_laid_out("x[call]", case.layout, case),
-        dy_layout=_laid_out("dy[call]", case.dy_layout, case),
-        overwrite=overwrite,
-        refill=refill,
-    )
-
-
-def _laid_out(name: str, layout: str, case: Case) -> str:
-    text = LAYOUTS[layout].format(name)
-    return text % (len(case.shape) - 1) if layout == "sliced" else text
-
-
-def _run(path: str) -> str:
-    return f"\nif os.path.exists({path!r}):\n    run_layer()\n"
+        found.append(f'"{name}": {unit:.3g}')
+    return f"{{{', '.join(found)}}}"

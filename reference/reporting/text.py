@@ -41,8 +41,15 @@ def _parts(report: CheckResult, width: int) -> Iterator[RenderableType]:
         yield Text(f"FAIL  {_headline(report)}", style="bold red")
     if report.accepted:
         yield Text(f"accepted: {', '.join(report.accepted)}")
+    if report.read_as:
+        yield Text(f"read as: {', '.join(report.read_as)}", style="dim")
     for fault in report.faults:
         yield from _fault(fault)
+    for hazard in report.hazards:
+        if hazard not in report.faults:
+            yield Text(
+                f"hazard: {hazard.id} ({', '.join(hazard.quantities)}): {hazard.summary} {hazard.fix}", style="yellow"
+            )
     if not report.passed:
         yield Text(_consistency(report))
     if report.counterexample is not None:
@@ -76,7 +83,8 @@ def _quantities(report: CheckResult, width: int) -> Table:
 
 def _agreement(report: CheckResult) -> str:
     left_out = " of what could be tried" if report.not_covered else ""
-    return f"all{left_out} agrees with torch.nn, within rounding"
+    incomplete = f" (in the time {report.incomplete})" if report.incomplete else ""
+    return f"all{left_out} agrees with torch.nn, within rounding{incomplete}"
 
 
 def _headline(report: CheckResult) -> str:
@@ -87,7 +95,7 @@ def _headline(report: CheckResult) -> str:
 
 
 def _fault(fault: NamedFault) -> Iterator[RenderableType]:
-    label = {"unknown": "cause: unknown", "convention": f"convention: {fault.id}"}.get(
+    label = {"unknown": "cause: unknown", "convention": f"convention: {fault.id}", "hazard": f"hazard: {fault.id}"}.get(
         fault.id if fault.id == "unknown" else fault.kind, f"cause: {fault.id}"
     )
     spoils = f" ({', '.join(fault.quantities)})" if fault.quantities else ""
@@ -95,6 +103,8 @@ def _fault(fault: NamedFault) -> Iterator[RenderableType]:
     lines = [fault.summary]
     if fault.wrong:
         lines += [f"  here:   {fault.wrong}", f"  right:  {fault.right}"]
+    if fault.alternatives:
+        lines.append(f"or: {', or '.join(fault.alternatives)}, which would give the same numbers")
     lines.append(f"evidence: {fault.evidence}")
     if fault.fix:
         lines.append(f"fix: {fault.fix}")
@@ -102,8 +112,9 @@ def _fault(fault: NamedFault) -> Iterator[RenderableType]:
 
 
 def _consistency(report: CheckResult) -> str:
+    forward = report.quantities.get("y")
     match report.backward_is_derivative_of_forward:
-        case True:
+        case True if forward is not None and not forward.passed:
             return "\nits backward is the derivative of its own forward: the forward is not this normalization"
         case False:
             return "\nits backward is not the derivative of its own forward"

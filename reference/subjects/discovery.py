@@ -4,40 +4,54 @@ A layer may be made for less than torch's. What it refuses with an exception is 
 never counted as agreement. Nothing is judged here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reference.cases.case import Case, with_gamma, with_options
+import numpy as np
+
+from reference.cases.case import DTYPES, Case, with_gamma, with_options
 from reference.cases.probes import BASES
-from reference.cases.scope import Scope
+from reference.cases.scope import SEVERAL_AXES, Scope
 from reference.kinds import Kind
-from reference.subjects.guard import Clock, attempt
-from reference.subjects.observation import Observation
+from reference.subjects.guard import Clock
+from reference.subjects.observation import Finding, Observation
+from reference.subjects.reading import Reading, Refused, read, starting_point
 from reference.subjects.subject import Subject
-
-
-class Refused(Exception):
-    """The subject cannot be checked at all; the text says why, and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """What a subject takes, and what it does not, with the reason."""
+    """What a subject takes, and what it does not, with the reason; and what it starts from, where that is not torch's."""
 
     scope: Scope
     not_covered: dict[str, str]
+    findings: tuple[Finding, ...] = ()
+
+    def without_parts(self, parts: Mapping[str, str]) -> "Discovery":
+        """The same without some ranks ("3D"), or without several normalized axes; from each part to the reason."""
+        ranks = tuple(rank for rank in self.scope.ndims if f"{rank}D" not in parts)
+        several = self.scope.several_axes and SEVERAL_AXES not in parts
+        scope = replace(self.scope, ndims=ranks, several_axes=several)
+        return replace(self, scope=scope, not_covered=self.not_covered | dict(parts))
+
+    def without_dtype(self, dtype: str, reason: str) -> "Discovery":
+        """The same with one dtype less."""
+        left = tuple(name for name in self.scope.dtypes if name != dtype)
+        return replace(self, scope=replace(self.scope, dtypes=left), not_covered=self.not_covered | {dtype: reason})
 
 
-def discover(subject: Subject, ndims: Sequence[int] | None, clock: Clock) -> Discovery:
-    """The scope of a subject, and what is outside it.
+def discover(
+    subject: Subject, ndims: Sequence[int] | None, clock: Clock, dtypes: Sequence[str] | None = None
+) -> Discovery:
+    """The scope of a subject, and what is outside it; reads its form first.
 
     Args:
-        subject: a layer. ndims: the ranks of x to try, all by default. clock: whose time it takes.
+        subject: a layer. ndims: the ranks of x to try. clock: whose time it takes. dtypes: those to try. All by default.
 
     Raises:
-        Refused: it cannot be built, lacks forward or backward, or takes no x of any rank.
+        Refused: it cannot be built, lacks forward or backward, takes no x of any rank, or hides its gradients.
     """
-    return _Explorer(subject, ndims, clock).explore()
+    return _Explorer(subject, ndims, clock, dtypes).explore()
 
 
 @dataclass
@@ -47,6 +61,7 @@ class _Explorer:
     subject: Subject
     ndims: Sequence[int] | None
     clock: Clock
+    dtypes: Sequence[str] | None = None
     not_covered: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -55,21 +70,23 @@ class _Explorer:
 
     def explore(self) -> Discovery:
         """All steps, in the order in which each can rely on those before."""
-        kind, keywords = self.kind, self.subject.keywords
-        self._refuse_missing_keywords()
-        self.scope = Scope(kind, kind.ranks, ("float64", "float32", "float16"), keywords=keywords)
-        self._parameters()
+        kind = self.kind
+        self._refuse_strange_constructor()
+        reading = read(self.subject, self.ndims, self.dtypes, self.clock)
+        keywords = self.subject.keywords
+        self.scope = Scope(kind, kind.ranks, DTYPES, keywords=keywords)
+        self._parameters(reading)
         for keyword in kind.keywords:
             if keyword not in keywords:
-                self.not_covered[keyword] = "its signature lacks this keyword"
+                self.not_covered[keyword] = "its constructor has no such keyword"
         self.scope = replace(self.scope, ndims=self._ranks())
         self.base = self.scope.fit(BASES[kind][self.scope.ndims[0]])
         self.scope = replace(self.scope, dtypes=self._dtypes())
         self.base = replace(self.base, dtype=self.scope.dtypes[0])
         self._options()
         if kind.tracks:
-            self._running_statistics()
-        return Discovery(self.scope, self.not_covered)
+            self._running_statistics(reading)
+        return Discovery(self.scope, self.not_covered, tuple(starting_point(self.subject, reading)))
 
     def _takes(self, what: str, case: Case) -> bool:
         """Whether neither the constructor nor the first forward refuses a case."""
@@ -85,49 +102,47 @@ class _Explorer:
             self.not_covered[what] = f"refused: {_reason(seen)}"
         return not seen.raised
 
-    def _refuse_missing_keywords(self) -> None:
-        missing = [name for name in self.kind.required if name not in self.subject.keywords]
-        if missing:
-            wanted = ", ".join(self.kind.keywords)
+    def _refuse_strange_constructor(self) -> None:
+        """Refuse what asks for things that nothing of torch's stands for; a size that it lacks is said with it."""
+        constructor, kind = self.subject.constructor, self.kind
+        wanted = ", ".join(kind.keywords)
+        missing = [name for name in kind.required if name not in self.subject.keywords]
+        if constructor.unknown:
+            lacks = f"does not take {' and '.join(missing)} and " if missing else ""
             raise Refused(
-                f"{self.subject.name} does not take {' and '.join(missing)}: expected a class or factory with torch's "
-                f"keywords ({wanted}); wrap it in a function that has them"
+                f"{self.subject.name} {lacks}asks for {' and '.join(constructor.unknown)}: expected a class or factory "
+                f"with torch's keywords ({wanted}); say what they are called with --names "
+                f"{(missing or kind.required)[0]}={constructor.unknown[0]}, or wrap it in a function that has them"
             )
 
-    def _attributes(self) -> frozenset[str]:
-        """Which of the protocol's attributes a layer has; with a gamma, if it can have one."""
-        base = with_gamma(BASES[self.kind][4], True)
-        options = {name: value for name, value in base.config if name in self.subject.keywords}
-        if self.kind.affine_keyword in self.subject.keywords:
-            options[self.kind.affine_keyword] = True
-
-        def look() -> frozenset[str]:
-            layer = self.subject.factory(**options)
-            return frozenset(name for name in _PROTOCOL if getattr(layer, name, None) is not None)
-
-        found = attempt(look, self.clock)
-        if found.timed_out:
-            raise Refused(f"{self.subject.name} cannot be built with {options} within {self.clock.seconds:g} s")
-        if found.value is None:
-            raise Refused(f"{self.subject.name} cannot be built with {options}: {found.failure}") from found.error
-        return found.value
-
-    def _parameters(self) -> None:
+    def _parameters(self, reading: Reading) -> None:
         """Whether it can be had with and without a gamma, and with and without a beta."""
-        keywords, attributes = self.subject.keywords, self._attributes()
-        for method in ("forward", "backward"):
-            if method not in attributes:
-                raise Refused(
-                    f"{self.subject.name} has no method {method}: expected forward(x) and backward(dy) "
-                    "(for a pair of functions see reference.from_functions)"
-                )
-        if "gamma" not in attributes:
-            self.not_covered["gamma"] = "it has no attribute gamma"
+        keywords, form = self.subject.keywords, self.subject.form
+        has_gamma, has_beta = (role in form.given or self._has(role, reading) for role in ("gamma", "beta"))
+        if form.strange:
+            ours, what = ("dgamma", "gradients") if has_gamma else ("gamma", "parameters")
+            raise Refused(
+                f"{self.subject.name} has {what} that were not found: it holds {', '.join(form.strange)}; say which is "
+                f"which with --names, as --names {ours}={form.strange[0].split()[0]}"
+            )
+        if not has_gamma:
+            self.not_covered["gamma"] = "it has none"
         optional = (True, False) if self.kind.affine_keyword in keywords else (True,)
         betas: tuple[bool, ...] = (True, False)
         if "bias" in self.kind.optional:  # then torch's can have a gamma and no beta
-            betas = ((True, False) if "bias" in keywords else (True,)) if "beta" in attributes else (False,)
-        self.scope = replace(self.scope, gammas=optional if "gamma" in attributes else (False,), betas=betas)
+            betas = ((True, False) if "bias" in keywords else (True,)) if has_beta else (False,)
+        elif self.kind.has_beta and has_gamma and not has_beta:
+            self.not_covered["beta"] = "it has none"
+        self.scope = replace(self.scope, gammas=optional if has_gamma else (False,), betas=betas)
+
+    def _has(self, role: str, reading: Reading) -> bool:
+        """Whether there is a place for a parameter, and something in it where nothing can be said to have it there."""
+        form, keywords = self.subject.form, self.subject.keywords
+        if not form.has(role) or keywords & {self.kind.affine_keyword, "bias"} or not reading.stages:
+            return form.has(role)
+        places = form.places[role]
+        found = [entry for stage in reading.stages.values() for entry in stage if entry.place in places]
+        return not found or any(entry.value is not None for entry in found)
 
     def _ranks(self) -> tuple[int, ...]:
         """The ranks that it takes; with those that were asked for, no others are tried."""
@@ -160,14 +175,23 @@ class _Explorer:
 
     def _dtypes(self) -> tuple[str, ...]:
         """float64 and float32, if it takes them; float16 is a bonus, only tried on those who return it."""
-        dtypes = [name for name in ("float64", "float32") if self._works(name, replace(self.base, dtype=name))]
+        asked = tuple(self.dtypes or DTYPES)
+        self.not_covered |= {name: "not asked for" for name in DTYPES if name not in asked}
+        wide = [name for name in ("float64", "float32") if name in asked]
+        dtypes: list[str] = [name for name in wide if self._works(name, replace(self.base, dtype=name))]
+        if not dtypes:  # it raises in backward whatever it is given: that is wrong, and no matter of dtypes
+            dtypes += wide
+            for name in wide:
+                self.not_covered.pop(name, None)
+        if "float16" in asked:
+            half = self.subject.observe(replace(self.base, dtype="float16"), self.clock)
+            whole = not half.raised and not half.problems and not any(not finding.hazard for finding in half.findings)
+            if whole and all(array.dtype == np.float16 for name, array in half.outcome.items() if name in ("y", "dx")):
+                dtypes.append("float16")
+            else:
+                self.not_covered["float16"] = half.refused or "it gives no float16 for float16"
         if not dtypes:
-            raise Refused(f"{self.subject.name} takes neither float64 nor float32: {self.not_covered['float64']}")
-        half = self.subject.observe(replace(self.base, dtype="float16"), self.clock)
-        if not half.raised and not half.findings and not half.problems:
-            dtypes.append("float16")
-        else:
-            self.not_covered["float16"] = half.refused or "it gives no float16 for float16"
+            raise Refused(f"{self.subject.name} takes no float16: {self.not_covered['float16']}")
         return tuple(dtypes)
 
     def _options(self) -> None:
@@ -175,7 +199,10 @@ class _Explorer:
         kind, base = self.kind, self.base
         if kind.normalizes_features:
             deep = [rank for rank in self.scope.ndims if rank > 2]
-            several = bool(deep) and self._takes("several normalized axes", _several_axes(kind, deep[0], base))
+            meant = self.subject.constructor.takes_several_axes
+            if deep and not meant:
+                self.not_covered[SEVERAL_AXES] = "its size is one number"
+            several = bool(deep) and meant and self._takes(SEVERAL_AXES, _several_axes(kind, deep[0], base))
             self.scope = replace(self.scope, several_axes=several)
         if kind.optional["eps"] is None and "eps" in self.subject.keywords:
             self.scope = replace(self.scope, no_eps=self._takes("eps=None", with_options(base, eps=None)))
@@ -186,14 +213,14 @@ class _Explorer:
             fewer = self._takes("bias=False", with_options(with_gamma(base, True), bias=False))
             self.scope = replace(self.scope, betas=(True, False) if fewer else (True,))
 
-    def _running_statistics(self) -> None:
+    def _running_statistics(self, reading: Reading) -> None:
         """Running statistics, modes, momentum."""
-        keywords, attributes = self.subject.keywords, self._attributes()
+        keywords = self.subject.keywords
         for name in ("running_mean", "running_var"):
-            if name not in attributes:
-                self.not_covered[name] = f"it has no attribute {name}"
-        if not attributes & {"training", "eval"}:
-            self.not_covered["eval mode"] = "it has no attribute training"
+            if not self.subject.form.has(name):
+                self.not_covered[name] = "it has none that could be found"
+        if not reading.has_modes:
+            self.not_covered["eval mode"] = "it has no attribute, method or argument that tells it its mode"
             self.scope = replace(self.scope, modes=(True,))
         if "momentum" in keywords:
             averages = self._works("momentum=None", replace(with_options(self.base, momentum=None), calls=2))
@@ -201,9 +228,6 @@ class _Explorer:
         keyword = "track_running_stats"
         if keyword in keywords and not self._takes(f"{keyword}=False", with_options(self.base, **{keyword: False})):
             self.scope = replace(self.scope, keywords=keywords - {keyword})
-
-
-_PROTOCOL = ("forward", "backward", "gamma", "beta", "running_mean", "running_var", "training", "eval")
 
 
 def _reason(seen: Observation) -> str:

@@ -12,11 +12,17 @@ GRADIENTS = ("dx", "dgamma", "dbeta")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a layer does wrong besides its numbers: the id it has in the dictionary, and what was seen."""
+    """Something that a layer does besides its numbers.
+
+    Attributes:
+        id: in the dictionary. quantity: that it concerns. detail: what was seen.
+        hazard: whether it is right in ordinary use, and wrong or costly only where a caller does something unusual.
+    """
 
     id: str
     quantity: str
     detail: str
+    hazard: bool = False
 
 
 @dataclass
@@ -27,8 +33,10 @@ class Observation:
         outcome: the arrays of the last call, in torch's shapes and axes; a quantity that the layer does not give is absent.
         problems: for a quantity without an array what came instead, in words.
         findings: what else was seen.
-        refused: how the constructor, or the first forward, refused the case: an exception in words; else "".
-        raised: the stage ("forward", "backward") in which an exception came later than that, else "".
+        refused: how the constructor, the first forward, or backward in eval mode or for want of memory refused the case:
+            an exception in words; else "". What came before it is in the outcome.
+        seconds: that the layer took.
+        raised: the stage ("forward", "backward") in which an exception came, else "".
     """
 
     outcome: dict[str, Array] = field(default_factory=dict)
@@ -36,12 +44,15 @@ class Observation:
     findings: list[Finding] = field(default_factory=list)
     refused: str = ""
     raised: str = ""
+    seconds: float = 0.0
 
-    def find(self, id: str, quantity: str, detail: str) -> None:
-        self.findings.append(Finding(id, quantity, detail))
+    def find(self, id: str, quantity: str, detail: str, hazard: bool = False) -> None:
+        self.findings.append(Finding(id, quantity, detail, hazard))
 
     def fail(self, stage: str, detail: str) -> None:
-        """All quantities from `stage` on have `detail` in place of an array."""
+        """All quantities from `stage` on have `detail` in place of an array; a case that was refused has none."""
         self.raised = stage
+        if self.refused:
+            return
         for name in GRADIENTS if stage == "backward" else ("y", *GRADIENTS):
             self.problems[name] = detail

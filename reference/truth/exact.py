@@ -86,6 +86,8 @@ class Steps:
     """The steps of the formula: what a change may change, and what a later change can read, in their order."""
 
     view: View
+    initial_mean: Array  # of the running statistics
+    initial_var: Array
     eps: float
     gamma: Array
     beta: Array
@@ -146,8 +148,10 @@ class Pass(Steps):
         if self.tracks:
             channels = self.view.gamma_shape
             self.batches = previous.batches if previous else 0
-            self.running_mean = previous.running_mean if previous else wide(np.zeros(channels))
-            self.running_var = previous.running_var if previous else wide(np.ones(channels))
+            initial_mean = self.step("initial_mean", wide(np.zeros(channels)))
+            initial_var = self.step("initial_var", wide(np.ones(channels)))
+            self.running_mean = previous.running_mean if previous else initial_mean
+            self.running_var = previous.running_var if previous else initial_var
         self._forward(inputs)
 
     def step(self, name: str, value: Any) -> Any:
@@ -325,18 +329,30 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
     """For each quantity the sum of the magnitudes of the terms that make each element of it.
 
     What xhat contributes is never taken for less than one unit of it: a layer rounds xhat before it is added up.
+
+    Statistics that are given come with the rounding of all that they followed, which may be far larger than they are:
+    old + 1 * (new - old) leaves of a new variance of 1e-5 what 1 + 1e-5 does, and new + 1 * (old - new) of an old one
+    what is left beside the new. A variance off by its scale's roundoff moves rstd, as (var + eps)**-0.5 has it, by
+    scale / (2 (var + eps)) roundoffs: so many units of xhat, and of dx, join what they have by themselves.
     """
     p = done[-1]
-    mean, var, u = wide(np.zeros(())), wide(np.ones(())), roundoff(p.case.dtype)
+    u = roundoff(p.case.dtype)
+    mean, var = (abs(p.initial_mean), abs(p.initial_var)) if p.tracks else (wide(np.zeros(())), wide(np.ones(())))
     for q in done:
         if q.follows:
-            mean = (1 - q.fraction) * mean + q.fraction * q.average(abs(q.x))
+            # |old| + |new| whatever the momentum: running += momentum * (new - running) rounds both
+            mean = np.maximum(mean, q.average(abs(q.x)))
             # what the mean may be off by is left in each distance, to be squared
-            var = (1 - q.fraction) * var + q.fraction * (q.stored_var + MEAN_IS_OFF**2 * u * q.average(q.x**2))
-    # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
-    xhat = (abs(p.x) + mean) * p.rstd if p.constant else abs(p.xhat)
-    size, magnitude, d, shape = np.maximum(xhat, 1), abs(p.dy), abs(p.d), p.input_shape
-    dx = d if p.constant else d + p.average(d) + size * p.average(d * size)
+            var = np.maximum(var, q.stored_var + MEAN_IS_OFF**2 * u * q.average(q.x**2))
+    magnitude, d, shape = abs(p.dy), abs(p.d), p.input_shape
+    if p.constant:
+        # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
+        doubt = var / (2 * (p.var + p.eps))
+        size = np.maximum((abs(p.x) + mean) * p.rstd + abs(p.xhat) * doubt, 1)
+        dx = d + d * doubt
+    else:
+        size = np.maximum(abs(p.xhat), 1)
+        dx = d + p.average(d) + size * p.average(d * size)
     scales = {
         "y": (abs(p.gamma) * size + abs(p.beta)).reshape(shape),
         "dx": (p.rstd * dx).reshape(shape),
@@ -359,6 +375,9 @@ def _conditioning(done: list[Pass]) -> float:
     rows = np.concatenate([np.ravel(abs(p.mean) * p.rstd).astype(np.float64) for p in relevant])
     case = done[-1].case
     off = MEAN_IS_OFF * roundoff(case.computing_dtype)
-    rows = np.where(off * rows < 1, rows, means / np.sqrt(case.eps))
+    if not done[
+        -1
+    ].changes:  # with another eps, or one outside of the root, the rstd that is found is the largest there is
+        rows = np.where(off * rows < 1, rows, means / np.sqrt(case.eps))
     worst = float(np.max(rows, initial=0, where=np.isfinite(rows)))
     return 1 + worst

@@ -2,7 +2,8 @@
 
 The tolerance of a quantity is `TOLERANCE` times a power of the case's conditioning, 1 + |mean| / sqrt(var + eps): a
 layer that subtracts a rounded mean loses that factor once, in y and dgamma, and may lose it twice in dx (as torch's own
-closed form for GroupNorm and LayerNorm does). It never grows with the size of the array. Where the conditioning makes a
+closed form for GroupNorm and LayerNorm does). It never grows with the size of the array: where so many numbers are added
+that one by one they lose more than that, a probe has numbers whose sums have no rounding. Where the conditioning makes a
 tolerance so large that it says nothing, it is another probe's turn.
 """
 

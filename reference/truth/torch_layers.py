@@ -78,7 +78,8 @@ class TorchLayer:
         names = [name for name in ("weight", "bias") if getattr(self.module, name, None) is not None]
         inputs = [self._x, *(getattr(self.module, name) for name in names)]
         upstream = torch.from_numpy(np.array(dy, order="C", dtype=_dtype_of(self._x)))
-        dx, *gradients = torch.autograd.grad(self._y, inputs, upstream, retain_graph=True)
+        # The gradient of sum(y * dy) is that of y for dy, to the bit; handed dy itself, torch imports sympy, in 0.4 s.
+        dx, *gradients = torch.autograd.grad((self._y * upstream).sum(), inputs, retain_graph=True)
         found = {name: gradient.numpy() for name, gradient in zip(names, gradients, strict=True)}
         self.dgamma, self.dbeta = found.get("weight"), found.get("bias")
         return np.asarray(dx.numpy())

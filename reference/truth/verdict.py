@@ -5,7 +5,7 @@ other, which is the direct comparison with torch. Where torch is not within it, 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,7 +35,13 @@ class Trial:
 
     @property
     def findings(self) -> list[Finding]:
-        return self.seen.findings
+        """What the layer does wrong besides its numbers."""
+        return [finding for finding in self.seen.findings if not finding.hazard]
+
+    @property
+    def hazards(self) -> list[Finding]:
+        """What is right here, and not where a caller does something unusual."""
+        return [finding for finding in self.seen.findings if finding.hazard]
 
     @property
     def failed(self) -> bool:
@@ -66,5 +72,8 @@ def held_against(convention: Convention, case: Case, seen: Observation) -> Trial
             comparisons[name] = Comparison(name, float("inf"), tolerance, problem=seen.problems[name])
         elif name in seen.outcome:
             comparisons[name] = compare(name, seen.outcome[name], value, truth.scale[name], case.dtype, tolerance)
-        # else the layer has no such quantity: not covered, never counted as agreement
-    return Trial(case, seen, expected, comparisons)
+        # else the layer has no such quantity, or refused to give it: not covered, never counted as agreement
+    # a shape is what is wrong with a gradient only where its numbers are right
+    wrong = {name for name, comparison in comparisons.items() if not comparison.passed}
+    kept = [f for f in seen.findings if f.id != "parameter-gradients-misshapen" or f.quantity not in wrong]
+    return Trial(case, replace(seen, findings=kept), expected, comparisons)

@@ -19,13 +19,16 @@ class Planted:
     Attributes:
         layer: what is checked: a class, or a function that makes layers.
         kind: the layer that it is meant to be, "GroupNorm", "LayerNorm", "RMSNorm", "BatchNorm" or "InstanceNorm".
-        expected: the ids that the diagnosis must give, all of them and nothing else: of the dictionary of mistakes, or
-            "unknown" alone where it does not hold the mistake. Empty where the layer is right.
-        quantities: all that may be found wrong, as "y" or "running_var". Empty where the layer is right.
+        expected: the ids that the diagnosis must give, all of them and nothing else: of mistakes and conventions of the
+            dictionary, or "unknown" alone where it does not hold the mistake. Empty where the layer is right.
+        quantities: all that may be found wrong, as "y" or "running_var". Empty where the layer is right, and where only
+            what it starts from is another than in torch.
         note: how it is written, what is wrong, and when that shows.
         raises: its forward or backward raises in some case, and what comes after that is missing there: further
             quantities are found wrong.
         channels_last: it takes and gives (N, ..., C).
+        hazards: the ids of what is right in ordinary use alone: listed beside the verdict, which passes all the same
+            where nothing else is wrong. Of a right layer all of them, of a wrong one at least these.
     """
 
     layer: Callable[..., Any]
@@ -35,6 +38,7 @@ class Planted:
     note: str = ""
     raises: bool = False
     channels_last: bool = False
+    hazards: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -42,9 +46,12 @@ class Planted:
         return self.layer.__name__
 
 
-def right(kind: str, layer: Callable[..., Any], note: str, *, channels_last: bool = False) -> Planted:
-    """A row of a layer that is right."""
-    return Planted(layer, kind, frozenset(), frozenset(), note, channels_last=channels_last)
+def right(
+    kind: str, layer: Callable[..., Any], note: str, *, channels_last: bool = False, hazards: str = ""
+) -> Planted:
+    """A row of a layer that is right, in ordinary use at least."""
+    none: frozenset[str] = frozenset()
+    return Planted(layer, kind, none, none, note, channels_last=channels_last, hazards=frozenset(hazards.split()))
 
 
 def wrong(
@@ -56,9 +63,11 @@ def wrong(
     *,
     style: str = "",
     raises: bool = False,
+    hazards: str = "",
 ) -> Planted:
     """A row of a layer whose mistakes have names; its note is what all rows of a style begin with, and its own."""
-    return Planted(layer, kind, frozenset(expected.split()), frozenset(quantities.split()), style + note, raises)
+    ids, spoilt = frozenset(expected.split()), frozenset(quantities.split())
+    return Planted(layer, kind, ids, spoilt, style + note, raises, hazards=frozenset(hazards.split()))
 
 
 def unknown(kind: str, layer: Callable[..., Any], quantities: str, note: str) -> Planted:

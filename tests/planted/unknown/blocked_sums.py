@@ -154,7 +154,7 @@ class LastBlockOf64DroppedRMSNorm(_TiledRMSNorm):
     block = 64
 
     def column_sums(self, terms, block):
-        block = min(block, len(terms))
+        block = max(min(block, len(terms)), 1)
         full = len(terms) // block * block
         return terms[:full].reshape(-1, block, terms.shape[1]).sum(axis=(0, 1))  # planted: rows beyond `full` lost
 
@@ -231,7 +231,12 @@ ROWS = (
     unknown("GroupNorm", OverlappingBlocksGroupNorm, "dgamma dbeta", "tiles of 16 overlap; only beyond 16 positions"),
     unknown("LayerNorm", LastRowMissingFromDgammaLayerNorm, "dgamma", "the last row is left out of dgamma"),
     unknown("RMSNorm", AtomicRaceRMSNorm, "dgamma", "partial sums overwritten; only with more than 32 rows"),
-    unknown("BatchNorm", HalfPrecisionSumBatchNorm, "dgamma dbeta", "parameter gradients summed in float16, cast back"),
+    unknown(
+        "BatchNorm",
+        HalfPrecisionSumBatchNorm,
+        "dgamma dbeta y dx running_var",
+        "parameter gradients summed in float16, cast back; where x is float16 more is lost",
+    ),
     unknown(
         "BatchNorm",
         First100RowsBatchNorm,

@@ -143,6 +143,16 @@ class ProjectionPartlyDetachedRMSNorm(_NodesRMSNorm):
         return (d - u * along[:, None] / n) / root
 
 
+class ClippedUpstreamLayerNorm(_NodesLayerNorm):
+    def backward(self, dy):
+        return super().backward(np.clip(dy, -100, 100))  # planted: a guard against what explodes
+
+
+class ClippedUpstreamRMSNorm(_NodesRMSNorm):
+    def backward(self, dy):
+        return super().backward(np.where(np.abs(dy) > 100, 100 * np.sign(dy), dy))  # planted: as above
+
+
 class DgammaOverRootOfSizeRMSNorm(_NodesRMSNorm):
     def backward(self, dy):
         dx = super().backward(dy)
@@ -165,6 +175,8 @@ ROWS = (
     unknown("LayerNorm", NeighboursDeviationLayerNorm, "dx", "nodes; another row's deviation; right with one row"),
     unknown("LayerNorm", OutputInProjectionLayerNorm, "dx", "nodes; y mean(d xhat), where gamma differs from 1"),
     unknown("LayerNorm", SequenceMixedLayerNorm, "dx", "nodes; dx permuted over batch and time; 3D only"),
+    unknown("LayerNorm", ClippedUpstreamLayerNorm, "dx dgamma dbeta", "nodes; dy clipped at 100"),
+    unknown("RMSNorm", ClippedUpstreamRMSNorm, "dx dgamma", "matrix; dy clipped at 100"),
     unknown("RMSNorm", RootOfCountRMSNorm, "dx", "matrix; dx times sqrt(n) / n"),
     unknown("RMSNorm", GammaMissingInProjectionRMSNorm, "dx", "matrix; gamma missing in the projection term alone"),
     unknown("RMSNorm", ProjectionPartlyDetachedRMSNorm, "dx", "matrix; the projection sums three quarters of a row"),

@@ -110,7 +110,7 @@ class _MultiplierLayerNorm:
         return (d - np.mean(d, axes, keepdims=True) - self.xhat * along) / self.s
 
 
-class _MultiplierRMSNorm(_MultiplierLayerNorm):
+class MultiplierRMSNorm(_MultiplierLayerNorm):
     def __init__(self, normalized_shape, eps=None, elementwise_affine=True):
         super().__init__(normalized_shape, eps, elementwise_affine, bias=False)
 
@@ -163,12 +163,7 @@ class GammaRolledGroupNorm(_ListOfGroupsGroupNorm):
         return dx
 
 
-class OnePlusGammaRMSNorm(_MultiplierRMSNorm):
-    def multiplier(self):
-        return 1 + self.gamma  # planted: gamma is taken for an offset from one
-
-
-class ExponentialGammaRMSNorm(_MultiplierRMSNorm):
+class ExponentialGammaRMSNorm(MultiplierRMSNorm):
     def multiplier(self):
         return np.exp(self.gamma)  # planted: gamma is taken for a logarithm
 
@@ -198,7 +193,7 @@ class AbsoluteTermsInDgammaLayerNorm(_MultiplierLayerNorm):
         return np.abs(dy * self.xhat).reshape(rows).sum(0), dy.reshape(rows).sum(0)  # planted: np.abs
 
 
-class DgammaClippedRMSNorm(_MultiplierRMSNorm):
+class DgammaClippedRMSNorm(MultiplierRMSNorm):
     def parameter_gradients(self, dy):
         dgamma, dbeta = super().parameter_gradients(dy)
         return np.clip(dgamma, -1, 1), dbeta  # planted: clipping belongs to the optimizer
@@ -210,7 +205,6 @@ ROWS = (
     unknown("GroupNorm", LastOddChannelSkippedGroupNorm, "y dx dgamma", "index lists; C odd only; own backward"),
     unknown("GroupNorm", GammaFlippedGroupNorm, "y dx", "index lists; y and dx flipped, dgamma is not"),
     unknown("GroupNorm", GammaRolledGroupNorm, "y dx dgamma", "index lists; the derivative of the forward"),
-    unknown("RMSNorm", OnePlusGammaRMSNorm, "y dx", "axes; the derivative of the forward"),
     unknown("RMSNorm", ExponentialGammaRMSNorm, "y dx dgamma", "axes; the derivative of the forward"),
     unknown("LayerNorm", MagnitudeOfGammaLayerNorm, "y dx", "axes; where gamma < 0; dgamma as if it were not"),
     unknown("LayerNorm", TenthOfBetaLayerNorm, "y", "axes; dbeta is the right layer's"),

@@ -102,7 +102,7 @@ class LoopEpsOutsideSqrtConsistent(LoopBatchNorm):
 
     def channel_gradient(self, d, c):
         r, xc = self.r[c], self.x[:, c] - self.mean[c]
-        std = 1 / r - self.eps
+        std = 1 / r - self.eps or math.nan  # a root has no derivative at 0
         return r * (d - d.mean()) - r * r / std * xc * (d * xc).mean()
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from tests.planted.row import wrong
+from tests.planted.unknown.running import StatefulBatchNorm
 
 
 class ClosureBatchNorm:
@@ -126,6 +127,11 @@ class ClosureRunningVarDecayedTwice(ClosureBatchNorm):
         super().update(mean, var, n)
 
 
+class EpsInRunningVarBatchNorm(StatefulBatchNorm):
+    def update(self, mean, var, n, m):
+        super().update(mean, var + self.eps, n, m)  # planted: var already has eps; the batch's own output is right
+
+
 class ClosureUpdatedInEvalAfterUse(ClosureBatchNorm):
     def normalize_by_running(self, x):
         y, pull = super().normalize_by_running(x)
@@ -185,13 +191,6 @@ class ClosureEvalTrainingRstd(ClosureBatchNorm):
         return y, stale
 
 
-class ClosureEvalBackwardRaises(ClosureBatchNorm):
-    def backward(self, dy):
-        if not self.training and self.track_running_stats:
-            raise RuntimeError("backward called in eval mode")  # planted: fine-tuning over frozen values needs it
-        return super().backward(dy)
-
-
 class ClosureEvalBackwardIsNone(ClosureBatchNorm):
     def backward(self, dy):
         dx = super().backward(dy)
@@ -228,6 +227,13 @@ ROWS = (
         "running-var-decayed-twice",
         "running_var y dx dgamma",
         "(1 - momentum) twice on the old variance" + AFTER_TRAINING,
+    ),
+    wrong(
+        "BatchNorm",
+        EpsInRunningVarBatchNorm,
+        "running-var-includes-eps",
+        "running_var y dx dgamma",
+        "three steps; eps averaged into running_var" + AFTER_TRAINING,
     ),
     planted(
         ClosureUpdatedInEvalAfterUse,
@@ -266,6 +272,5 @@ ROWS = (
         "dx",
         "eval only; the last training step's rstd, 1 without one; xhat is eval's own, so dgamma is right",
     ),
-    planted(ClosureEvalBackwardRaises, "eval-backward-missing", "dx dgamma dbeta", "a RuntimeError in eval"),
     planted(ClosureEvalBackwardIsNone, "eval-backward-missing", "dx", "None in eval; dgamma and dbeta are right"),
 )

@@ -71,20 +71,20 @@ class BatchNorm(Normalization):
         """Take the statistics from the running averages; returns the layer."""
         return self.train(False)
 
-    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
+    def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         channels = self.num_features
         if not 2 <= len(shape) <= 5 or shape[1] != channels:
             raise ValueError(f"Expected x of shape (N, {channels}, *spatial) with 0 to 3 spatial axes but got {shape}")
         space = prod(shape[2:])
         if not self._constant_statistics() and shape[0] * space == 1:
             raise ValueError(f"Expected more than 1 value per channel when training but got x of shape {shape}")
-        return kernel.layout((shape[0], 1, channels, space), across_batch=True)
+        return kernel.tiling((shape[0], 1, channels, space), across_batch=True)
 
-    def _given_statistics(self, dtype: np.dtype, layout: kernel.Layout) -> tuple[Array, Array] | None:
+    def _given_statistics(self, dtype: np.dtype, tiling: kernel.Tiling) -> tuple[Array, Array] | None:
         if not self._constant_statistics():
             return None
-        mean = self._parameter("running_mean", dtype, layout)
-        var = self._parameter("running_var", dtype, layout)
+        mean = self._parameter("running_mean", dtype, tiling)
+        var = self._parameter("running_var", dtype, tiling)
         return None if mean is None or var is None else (mean, var)
 
     def _follow(self, statistics: list[kernel.Statistics], count: int) -> None:

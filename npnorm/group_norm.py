@@ -39,11 +39,11 @@ class GroupNorm(Normalization):
         affine = flag("affine", affine)
         super().__init__((self.num_channels,), epsilon(eps), gamma=affine, beta=affine)
 
-    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
+    def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         if len(shape) < 2 or shape[1] != self.num_channels:
             raise ValueError(f"Expected x of shape (N, {self.num_channels}, *spatial) but got {shape}")
         per_group = self.num_channels // self.num_groups
         space = prod(shape[2:])
         if shape[0] * per_group * space == 1:  # torch refuses just this
             raise ValueError(f"Expected more than 1 value per group but got x of shape {shape}")
-        return kernel.layout((shape[0], self.num_groups, per_group, space))
+        return kernel.tiling((shape[0], self.num_groups, per_group, space))

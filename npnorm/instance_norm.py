@@ -29,11 +29,11 @@ class InstanceNorm(Normalization):
         affine = flag("affine", affine)
         super().__init__((self.num_features,), epsilon(eps), gamma=affine, beta=affine)
 
-    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
+    def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         channels = self.num_features
         if not 3 <= len(shape) <= 5 or shape[1] != channels:
             raise ValueError(f"Expected x of shape (N, {channels}, *spatial) with 1 to 3 spatial axes but got {shape}")
         space = prod(shape[2:])
         if space == 1:
             raise ValueError(f"Expected more than 1 spatial position but got x of shape {shape}")
-        return kernel.layout((shape[0], channels, 1, space))
+        return kernel.tiling((shape[0], channels, 1, space))

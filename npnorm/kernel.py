@@ -59,7 +59,7 @@ Part = tuple[Tile, ...]
 Piece = tuple[Slices, Array, Array]  # parameters, and what a part or tile adds to dbeta and to dgamma of them
 
 
-class Layout:
+class Tiling:
     """How a canonical array is worked through: in parts that hold statistics whole, and tiles of a part."""
 
     def __init__(self, shape: tuple[int, int, int, int], across_batch: bool = False) -> None:
@@ -92,7 +92,7 @@ class Layout:
                 yield tuple(Tile((a, g, k, s), (g, k)) for k in chunks for s in _cuts(space, 1))
 
 
-layout = lru_cache(maxsize=256)(Layout)
+tiling = lru_cache(maxsize=256)(Tiling)
 
 
 class Statistics(NamedTuple):
@@ -101,14 +101,14 @@ class Statistics(NamedTuple):
     mean: Array
     var: Array  # the mean of the squared distances from `mean`
     rstd: Array
-    delta: Array  # where the layout folds, `kept` is xhat / rstd + delta; elsewhere it is xhat
+    delta: Array  # where the tiling folds, `kept` is xhat / rstd + delta; elsewhere it is xhat
 
 
 def normalize(
     x: Array,
     y: Array,
     kept: Array,
-    layout: Layout,
+    tiling: Tiling,
     gamma: Array | None,
     beta: Array | None,
     eps: float,
@@ -121,13 +121,13 @@ def normalize(
     mean and a variance of gamma's shape, stand in for those of x, as in BatchNorm's eval mode. Writes `y` and `kept`;
     x may be `y`.
     """
-    buffer = np.setbufsize(BUFFER) if layout.long_rows else None
+    buffer = np.setbufsize(BUFFER) if tiling.long_rows else None
     try:
-        work = _workspace(layout, x.dtype)
+        work = _workspace(tiling, x.dtype)
         statistics = []
-        for part in layout.parts:
+        for part in tiling.parts:
             if given is None:
-                found = _statistics(x, kept, work, layout, part, eps, center)
+                found = _statistics(x, kept, work, tiling, part, eps, center)
             else:
                 mean, var = (array[part[0].parameters][None] for array in given)
                 for at, _ in part:
@@ -138,7 +138,7 @@ def normalize(
                 z, out = kept[at], y[at]
                 weight = None if gamma is None else gamma[of]
                 offset = None if beta is None else beta[of]
-                if layout.folds:
+                if tiling.folds:
                     scale = rstd if weight is None else rstd * weight
                     shift = delta * scale
                     np.multiply(z, scale, out=out)
@@ -161,7 +161,7 @@ def normalize(
 
 
 def _statistics(
-    x: Array, kept: Array, work: Array | None, layout: Layout, part: Part, eps: float, center: bool
+    x: Array, kept: Array, work: Array | None, tiling: Tiling, part: Part, eps: float, center: bool
 ) -> Statistics:
     """The statistics of a part of x; puts it into `kept`, less the start that its mean was taken from."""
 
@@ -175,12 +175,12 @@ def _statistics(
             else:
                 np.subtract(x[at], start, out=c)
             if center:
-                sums.append(_shared_sum(layout, c))
-            squares.append(_shared_sum(layout, c, c, work))
-        var = _total(squares) * layout.share
+                sums.append(_shared_sum(tiling, c))
+            squares.append(_shared_sum(tiling, c, c, work))
+        var = _total(squares) * tiling.share
         if not center:
             return np.zeros_like(var), var
-        delta = _total(sums) * layout.share
+        delta = _total(sums) * tiling.share
         var -= delta * delta
         return delta, var
 
@@ -203,7 +203,7 @@ def gradients(
     dy: Array,
     dx: Array,
     kept: Array,
-    layout: Layout,
+    tiling: Tiling,
     gamma: Array | None,
     statistics: list[Statistics],
     center: bool = True,
@@ -214,29 +214,29 @@ def gradients(
     dgamma = sum(dy * xhat) and dbeta = sum(dy) over all that shares a gamma, of shape (G, K). No mean(d) where `center`
     is False; dx = rstd * d where mean and variance are `constant`. `dx` may be dy.
     """
-    buffer = np.setbufsize(BUFFER) if layout.long_rows else None
+    buffer = np.setbufsize(BUFFER) if tiling.long_rows else None
     try:
-        work = _workspace(layout, dy.dtype)
-        dbeta, dgamma = np.zeros((2, *layout.shape[1:3]))
-        shares = np.full(layout.shape[1:3], layout.share, dy.dtype) if gamma is None else gamma[..., 0] * layout.share
-        for part, found in zip(reversed(layout.parts), reversed(statistics), strict=True):
+        work = _workspace(tiling, dy.dtype)
+        dbeta, dgamma = np.zeros((2, *tiling.shape[1:3]))
+        shares = np.full(tiling.shape[1:3], tiling.share, dy.dtype) if gamma is None else gamma[..., 0] * tiling.share
+        for part, found in zip(reversed(tiling.parts), reversed(statistics), strict=True):
             rstd = found.rstd
-            level, slope, pieces = _means(dy, kept, work, layout, part, found, shares, center)
+            level, slope, pieces = _means(dy, kept, work, tiling, part, found, shares, center)
             for of, d_sum, d_xhat in pieces:
-                if layout.single:
+                if tiling.single:
                     dbeta, dgamma = d_sum, d_xhat
                 else:
                     dbeta[of] += d_sum
                     dgamma[of] += d_xhat
             level *= rstd
             slope *= rstd
-            if layout.folds:
+            if tiling.folds:
                 slope *= rstd
                 level -= slope * found.delta
             for at, of in reversed(part):
                 d, out, scale = dy[at], dx[at], rstd
                 if gamma is not None:
-                    if layout.folds:
+                    if tiling.folds:
                         scale = rstd * gamma[of]
                     else:
                         d = np.multiply(d, gamma[of], out=out)
@@ -256,7 +256,7 @@ def _means(
     dy: Array,
     kept: Array,
     work: Array | None,
-    layout: Layout,
+    tiling: Tiling,
     part: Part,
     found: Statistics,
     shares: Array,
@@ -267,11 +267,11 @@ def _means(
     sums, products, pieces = [], [], []
     for at, of in part:
         d, d_xhat = _over_space(dy[at]), _over_space(dy[at], kept[at], work)
-        if layout.across_batch:
+        if tiling.across_batch:
             sums.append(_over_batch(d))
             products.append(_over_batch(d_xhat))
             continue
-        if layout.folds:
+        if tiling.folds:
             d_xhat = (d_xhat - delta * d) * rstd
         pieces.append((of, _over_batch(d), _over_batch(d_xhat)))
         if center:
@@ -279,7 +279,7 @@ def _means(
         products.append(_sum(d_xhat, shares[of]))
     d_xhat = _total(products)
     d = _total(sums) if center else np.zeros_like(d_xhat)
-    if not layout.across_batch:
+    if not tiling.across_batch:
         return d[..., None, None], d_xhat[..., None, None], pieces
     of = part[0].parameters
     d_xhat = (d_xhat - delta[0] * d) * rstd[0]
@@ -292,9 +292,9 @@ def _cuts(length: int, numbers: int, least: int = 1) -> list[slice]:
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
-def _workspace(layout: Layout, dtype: np.dtype) -> Array | None:
+def _workspace(tiling: Tiling, dtype: np.dtype) -> Array | None:
     """Where products of tiles go, tile after tile; a single one gets fresh memory."""
-    return None if layout.single else room((layout.largest,), dtype)
+    return None if tiling.single else room((tiling.largest,), dtype)
 
 
 def _like(tile: Array, work: Array | None) -> Array | None:
@@ -312,9 +312,9 @@ def _rstd(var: Array) -> Array:
     return np.reciprocal(var, out=var)
 
 
-def _shared_sum(layout: Layout, a: Array, b: Array | None = None, work: Array | None = None) -> Array:
+def _shared_sum(tiling: Tiling, a: Array, b: Array | None = None, work: Array | None = None) -> Array:
     """The sum of a tile, or of the product of two, over what shares statistics."""
-    if layout.across_batch:
+    if tiling.across_batch:
         return _over_batch(_over_space(a, b, work))[None, ..., None]
     rows = a.reshape(*a.shape[:2], -1)
     return _sum(rows, None if b is None else b.reshape(rows.shape))[..., None, None]

@@ -1,6 +1,6 @@
 """What the layers have in common: parameters, the memory between forward and backward, and the refusals.
 
-A layer says in `_layout` how its input is seen as the kernel's (A, G, K, S); the arithmetic is the kernel's.
+A layer says in `_tiling` how its input is seen as the kernel's (A, G, K, S); the arithmetic is the kernel's.
 This module must not know which numbers share a mean, nor how a mean is taken.
 """
 
@@ -18,7 +18,7 @@ class Memory(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    layout: kernel.Layout
+    tiling: kernel.Tiling
     gamma: Array | None
     kept: Array
     statistics: list[kernel.Statistics]
@@ -64,26 +64,26 @@ class Normalization:
             ValueError: x has a shape that the layer does not take, or gamma or beta has not `parameter_shape`.
         """
         x = float_array("x", x)
-        layout = self._layout(x.shape)
+        tiling = self._tiling(x.shape)
         dtype = _computing_dtype(x.dtype)
-        gamma = self._parameter("gamma", dtype, layout)
-        beta = self._parameter("beta", dtype, layout)
-        given = self._given_statistics(dtype, layout)
+        gamma = self._parameter("gamma", dtype, tiling)
+        beta = self._parameter("beta", dtype, tiling)
+        given = self._given_statistics(dtype, tiling)
         kept = self._room(x.shape, dtype)
         source, y = _contiguous(x, dtype)
         statistics = kernel.normalize(
-            source.reshape(layout.shape),
-            y.reshape(layout.shape),
-            kept.reshape(layout.shape),
-            layout,
+            source.reshape(tiling.shape),
+            y.reshape(tiling.shape),
+            kept.reshape(tiling.shape),
+            tiling,
             gamma,
             beta,
             float(np.finfo(dtype).eps) if self.eps is None else self.eps,
             self.centred,
             given,
         )
-        self._memory = Memory(x.shape, x.dtype, layout, gamma, kept, statistics, given is not None)
-        self._follow(statistics, layout.count)
+        self._memory = Memory(x.shape, x.dtype, tiling, gamma, kept, statistics, given is not None)
+        self._follow(statistics, tiling.count)
         return y.astype(x.dtype, copy=False)
 
     @np.errstate(all="ignore")
@@ -101,13 +101,13 @@ class Normalization:
         dy = float_array("dy", dy)
         if dy.shape != memory.shape:
             raise ValueError(f"Expected dy to have the shape of y, {memory.shape}, but got {dy.shape}")
-        layout = memory.layout
+        tiling = memory.tiling
         source, dx = _contiguous(dy, memory.kept.dtype)
         dgamma, dbeta = kernel.gradients(
-            source.reshape(layout.shape),
-            dx.reshape(layout.shape),
-            memory.kept.reshape(layout.shape),
-            layout,
+            source.reshape(tiling.shape),
+            dx.reshape(tiling.shape),
+            memory.kept.reshape(tiling.shape),
+            tiling,
             memory.gamma,
             memory.statistics,
             self.centred,
@@ -124,11 +124,11 @@ class Normalization:
         pairs = ((self.gamma, self.dgamma), (self.beta, self.dbeta))
         return [(value, gradient) for value, gradient in pairs if value is not None]
 
-    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
+    def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         """How an input of `shape` is seen by the kernel; refuses a shape that the layer does not take."""
         raise NotImplementedError
 
-    def _given_statistics(self, dtype: np.dtype, layout: kernel.Layout) -> tuple[Array, Array] | None:
+    def _given_statistics(self, dtype: np.dtype, tiling: kernel.Tiling) -> tuple[Array, Array] | None:
         """The mean and the variance to take in place of those of x, as the kernel takes them."""
         return None
 
@@ -142,7 +142,7 @@ class Normalization:
             return memory.kept
         return kernel.room(shape, dtype)
 
-    def _parameter(self, name: str, dtype: np.dtype, layout: kernel.Layout) -> Array | None:
+    def _parameter(self, name: str, dtype: np.dtype, tiling: kernel.Tiling) -> Array | None:
         """A copy of gamma or beta, or a running statistic, as the kernel takes it."""
         value = getattr(self, name)
         if value is None:
@@ -150,7 +150,7 @@ class Normalization:
         value = float_array(name, value)
         if value.shape != self.parameter_shape:
             raise ValueError(f"Expected {name} to have shape {self.parameter_shape} but got {value.shape}")
-        return value.astype(dtype).reshape(*layout.shape[1:3], 1)
+        return value.astype(dtype).reshape(*tiling.shape[1:3], 1)
 
 
 @lru_cache(maxsize=16)

@@ -39,15 +39,15 @@ class LayerNorm(Normalization):
         affine = flag("elementwise_affine", elementwise_affine)
         super().__init__(self.normalized_shape, epsilon(eps), gamma=affine, beta=affine and flag("bias", bias))
 
-    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
+    def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         return trailing_rows(shape, self.normalized_shape)
 
 
-def trailing_rows(shape: tuple[int, ...], normalized_shape: tuple[int, ...]) -> kernel.Layout:
+def trailing_rows(shape: tuple[int, ...], normalized_shape: tuple[int, ...]) -> kernel.Tiling:
     """A row for each position of the leading axes; what LayerNorm and RMSNorm share."""
     leading = len(shape) - len(normalized_shape)
     if leading < 0 or shape[leading:] != normalized_shape:
         expected = "(*, " + ", ".join(map(str, normalized_shape)) + ")"
         raise ValueError(f"Expected x of shape {expected} but got {shape}")
     features = prod(normalized_shape)
-    return kernel.layout((prod(shape[:leading]), 1, features, 1))
+    return kernel.tiling((prod(shape[:leading]), 1, features, 1))

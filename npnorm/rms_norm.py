@@ -36,5 +36,5 @@ class RMSNorm(Normalization):
         affine = flag("elementwise_affine", elementwise_affine)
         super().__init__(self.normalized_shape, None if eps is None else epsilon(eps), gamma=affine, beta=False)
 
-    def _layout(self, shape: tuple[int, ...]) -> kernel.Layout:
+    def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         return trailing_rows(shape, self.normalized_shape)

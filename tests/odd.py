@@ -11,34 +11,34 @@ def odd(**methods):
     return type("OddLayerNorm", (npnorm.LayerNorm,), methods)
 
 
-def in_forward(deed):
-    """A right layer that does something more in forward: deed(x, y) may give another y."""
+def in_forward(extra):
+    """A right layer that does something more in forward: extra(x, y) may give another y."""
 
     def forward(self, x):
         y = npnorm.LayerNorm.forward(self, x)
-        given = deed(x, y)
+        given = extra(x, y)
         return y if given is None else given[0]
 
     return odd(forward=forward)
 
 
-def in_backward(deed):
-    """The same in backward: deed(layer, dy, dx)."""
+def in_backward(extra):
+    """The same in backward: extra(layer, dy, dx)."""
 
     def backward(self, dy):
         dx = npnorm.LayerNorm.backward(self, dy)
-        given = deed(self, dy, dx)
+        given = extra(self, dy, dx)
         return dx if given is None else given[0]
 
     return odd(backward=backward)
 
 
 def dgamma_as(change):
-    def deed(layer, dy, dx):
+    def extra(layer, dy, dx):
         if layer.dgamma is not None:
             layer.dgamma = change(layer.dgamma)
 
-    return in_backward(deed)
+    return in_backward(extra)
 
 
 def verdict(layer, **options):

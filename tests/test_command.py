@@ -226,7 +226,7 @@ def test_file_that_cannot_be_imported(run, folder, source, text):
     assert (code, out) == (2, "")
     assert re.fullmatch(f"normcheck: broken.py cannot be imported: {text}\n", err), err
     (folder / "broken.py").write_text(LAYERS)
-    assert run("broken.py:GoodLayerNorm", *QUICK)[0] == 0, "a file that has been mended is read again"
+    assert run("broken.py:GoodLayerNorm", *QUICK)[0] == 0, "a corrected file is read again"
 
 
 USAGE = {
@@ -444,7 +444,8 @@ def test_faults_prints_the_dictionary(run):
     assert ids == ["id", *FAULTS]
     words = " ".join(out.split())
     for fault in FAULTS.values():
-        assert f"{fault.id} {fault.summary}" in words
+        mark = "" if fault.kind == "mistake" else f" ({fault.kind})"
+        assert f"{fault.id} {fault.summary}{mark}" in words
 
 
 def test_explain_prints_every_entry(run):

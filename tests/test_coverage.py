@@ -1,6 +1,6 @@
 """Layers as they are met, of one rank, one dtype, few options, gradients returned, channels last: all are served.
 
-What could not be tried stands in `not_covered`, and is in no figure. Their numbers are npnorm's; only the dress differs.
+What could not be tried stands in `not_covered`, and is in no figure. Their numbers are npnorm's; only the form differs.
 """
 
 from functools import partial
@@ -16,8 +16,8 @@ def quick(layer, like, **options):
     return check(layer, like, **({"examples": 5, "minimize": False} | options))
 
 
-class Dressed:
-    """A layer in another dress: holds one of npnorm's, and shows what a subclass lets it show."""
+class Wrapped:
+    """A layer of another form: holds one of npnorm's, and shows what a subclass lets it show."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -35,7 +35,7 @@ class Dressed:
         return dx
 
 
-class Plain2dBatchNorm(Dressed):
+class Plain2dBatchNorm(Wrapped):
     """x of rank 2 only."""
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1):
@@ -52,7 +52,7 @@ class Plain2dBatchNorm(Dressed):
         return super().forward(x)
 
 
-class ModelessBatchNorm(Dressed):
+class ModelessBatchNorm(Wrapped):
     """Always in training mode, and without running statistics."""
 
     def __init__(self, num_features, eps=1e-5):
@@ -76,7 +76,7 @@ class HiddenLayerNorm:
         self.forward, self.backward = self.inner.forward, self.inner.backward
 
 
-class NoOptionsLayerNorm(Dressed):
+class NoOptionsLayerNorm(Wrapped):
     def __init__(self, normalized_shape):
         super().__init__(npnorm.LayerNorm(normalized_shape))
 
@@ -275,13 +275,13 @@ def test_ndims_are_all_that_is_tried():
     assert report.not_covered == {"3D": "not asked for", "4D": "not asked for"}
 
 
-# --- dresses ----------------------------------------------------------------------------------------------------------
+# --- forms ------------------------------------------------------------------------------------------------------------
 
 
 def _parameters_of(*shape):
     """A GroupNorm whose gamma and beta have axes of 1 around the channels."""
 
-    class ShapedGroupNorm(Dressed):
+    class ShapedGroupNorm(Wrapped):
         def __init__(self, num_groups, num_channels, eps=1e-5):
             super().__init__(npnorm.GroupNorm(num_groups, num_channels, eps))
             self.shape = tuple(num_channels if size is None else size for size in shape)
@@ -302,7 +302,7 @@ def _parameters_of(*shape):
 def _returning(arrange):
     """A LayerNorm that hands its gradients out of backward, and has no attributes for them."""
 
-    class ReturningLayerNorm(Dressed):
+    class ReturningLayerNorm(Wrapped):
         def __init__(self, normalized_shape, eps=1e-5):
             super().__init__(npnorm.LayerNorm(normalized_shape, eps))
 
@@ -312,7 +312,7 @@ def _returning(arrange):
     return ReturningLayerNorm
 
 
-class LastGroupNorm(Dressed):
+class LastGroupNorm(Wrapped):
     """x as (N, *spatial, C)."""
 
     def __init__(self, num_groups, num_channels, eps=1e-5, affine=True):
@@ -345,7 +345,7 @@ class SwitchedBatchNorm(npnorm.BatchNorm):
             object.__delattr__(self, "training")
 
 
-DRESSED = {
+FORMS = {
     "gamma (1, C)": (_parameters_of(1, None), "GroupNorm", {}),
     "gamma (C, 1)": (_parameters_of(None, 1), "GroupNorm", {}),
     "gamma (1, C, 1, 1)": (_parameters_of(1, None, 1, 1), "GroupNorm", {}),
@@ -368,8 +368,8 @@ DRESSED = {
 }
 
 
-@pytest.mark.parametrize(("layer", "like", "options"), DRESSED.values(), ids=DRESSED)
-def test_dress_is_served(layer, like, options):
+@pytest.mark.parametrize(("layer", "like", "options"), FORMS.values(), ids=FORMS)
+def test_form_is_served(layer, like, options):
     report = quick(layer, like, examples=0, ndims=[2, 4] if like != "InstanceNorm" else [3, 4], **options)
     assert report.passed, report
     assert report.cases > 60

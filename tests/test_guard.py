@@ -246,7 +246,7 @@ DEEDS = {  # the layer, the mistake, the quantity, and a word of what was seen
 
 
 @pytest.mark.parametrize(("layer", "id", "quantity", "words"), DEEDS.values(), ids=DEEDS)
-def test_deed_is_named(layer, id, quantity, words):
+def test_behaviour_is_named(layer, id, quantity, words):
     report = verdict(layer)
     assert not report.passed
     (fault,) = report.faults

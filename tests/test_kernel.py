@@ -54,7 +54,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Sets the sizes that the kernel cuts by; what it remembers of other sizes is forgotten, before and after."""
 
     def forget() -> None:
-        kernel.layout.cache_clear()
+        kernel.tiling.cache_clear()
         kernel._runs.cache_clear()
 
     def by(**sizes: int) -> None:
@@ -156,16 +156,16 @@ def worst_errors(name: str, shape: Shape, layer: Any, x: Array, dy: Array) -> di
 def test_tiles_cover_the_array_once_and_parts_hold_their_statistics(shape: Shape, across_batch: bool) -> None:
     if across_batch:
         shape = (shape[0], 1, *shape[2:])
-    layout = kernel.Layout(shape, across_batch)
+    tiling = kernel.Tiling(shape, across_batch)
     times = np.zeros(shape, int)
-    for part in layout.parts:
+    for part in tiling.parts:
         whole = np.zeros(shape, int)
         for tile, _ in part:
             assert times[tile].size <= 2 * TILE + RUN
             times[tile] += 1
             whole[tile] = 1
         shares = whole.any(axis=(0, 1, 3)) if across_batch else whole.any(axis=(2, 3))
-        assert whole.sum() == shares.sum() * layout.count, "a part ends amid numbers that share statistics"
+        assert whole.sum() == shares.sum() * tiling.count, "a part ends amid numbers that share statistics"
     assert (times == 1).all()
 
 
@@ -378,19 +378,19 @@ def test_called_directly_the_kernel_leaves_numpy_as_it_was(
     shape: Shape, across_batch: bool, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its short buffer does not depend on the caller to be undone."""
-    layout = kernel.layout(shape, across_batch)
+    tiling = kernel.tiling(shape, across_batch)
     x, dy = np.random.default_rng(10).normal(size=(2, *shape))
     kept, y, dx = (np.empty(shape) for _ in range(3))
     with np.errstate():
-        statistics = kernel.normalize(x, y, kept, layout, None, None, 1e-5)
+        statistics = kernel.normalize(x, y, kept, tiling, None, None, 1e-5)
     y.flags.writeable = dx.flags.writeable = not fails
 
     during: list[int] = []
     workspace = kernel._workspace
     monkeypatch.setattr(kernel, "_workspace", lambda *of: during.append(np.getbufsize()) or workspace(*of))
     for call in (
-        lambda: kernel.normalize(x, y, kept, layout, None, None, 1e-5),
-        lambda: kernel.gradients(dy, dx, kept, layout, None, statistics),
+        lambda: kernel.normalize(x, y, kept, tiling, None, None, 1e-5),
+        lambda: kernel.gradients(dy, dx, kept, tiling, None, statistics),
     ):
         with np.errstate(over="raise", under="warn"):
             np.setbufsize(4096)

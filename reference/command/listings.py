@@ -17,7 +17,7 @@ def print_faults(console: Console) -> None:
     table.add_column("id", no_wrap=True)
     table.add_column("what is wrong (--explain ID says more)")
     for fault in FAULTS.values():
-        kind = " (convention)" if fault.kind == "convention" else ""
+        kind = "" if fault.kind == "mistake" else f" ({fault.kind})"
         table.add_row(fault.id, escape(fault.summary) + kind)
     console.print(table)
 

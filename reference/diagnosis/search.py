@@ -48,7 +48,8 @@ class Search:
         self.trials = sorted(trials, key=lambda trial: (not trial.wrong, np.prod(trial.case.shape) * trial.case.calls))
         self.suspects = suspects_of(kind, trials, convention.changes)
         self.formulas = Formulas(self.trials, convention.changes)
-        self.constant_entry = next((f for f in FAULTS.values() if f.constant and kind.name in f.layers), None)
+        constants = (f for f in FAULTS.values() if f.constant and f.where is None and kind.name in f.layers)
+        self.constant_entry = next(constants, None)
         self.limit: Limit | None = None
         self.pairs = True
 

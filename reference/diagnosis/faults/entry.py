@@ -33,7 +33,8 @@ class Fault:
     """One known mistake.
 
     Attributes:
-        id: its name. kind: "mistake", or "convention" where the layer is consistent in itself but not as torch is.
+        id: its name. kind: "mistake"; "convention" where the layer is consistent in itself but not as torch is;
+            "hazard" where it is right in ordinary use.
         summary: what is wrong, in a sentence. fix: how to fix it, in one.
         wrong, right: the two formulas, side by side, of the general layer: with a mean and a beta.
         formulas: the two for those kinds, by their names, where dropping what a kind has not does not make them.

@@ -190,7 +190,8 @@ def kind_of(name: str, like: str | None = None) -> Kind:
     kind = kind_in(name)
     if kind is None:
         raise Refused(
-            f"Expected the name to tell which layer it is but got {name!r}: say which with like=, one of {tuple(KINDS)}"
+            f"Expected the name to tell which layer it is but got {name!r}: say which with like (--like), "
+            f"one of {tuple(KINDS)}"
         )
     return kind
 

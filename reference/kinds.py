@@ -5,6 +5,7 @@ which a gamma, what the layer has, how torch calls it. Elsewhere a kind's name i
 Knows names and shapes; must not know how a layer is computed, run or judged.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -30,6 +31,7 @@ class Kind:
         centred: whether the mean is subtracted.
         has_beta: whether there is a beta beside gamma.
         tracks: whether it has running statistics, and so a training and an eval mode.
+        short: the word for it in a name that does not have the whole one, "bn_forward"; "" if there is none that is sure.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Kind:
     centred: bool = True
     has_beta: bool = True
     tracks: bool = False
+    short: str = ""
 
     def __repr__(self) -> str:
         return f"kind_named({self.name!r})"
@@ -132,6 +135,7 @@ KINDS: dict[str, Kind] = {
             torch=_every_rank("GroupNorm"),
             statistics=frozenset({CHANNEL, SPACE}),
             parameters=frozenset({GROUP, CHANNEL}),
+            short="gn",
         ),
         Kind(
             name="LayerNorm",
@@ -140,6 +144,7 @@ KINDS: dict[str, Kind] = {
             torch=_every_rank("LayerNorm"),
             statistics=frozenset({FEATURE}),
             parameters=frozenset({FEATURE}),
+            short="ln",
         ),
         Kind(
             name="RMSNorm",
@@ -150,6 +155,7 @@ KINDS: dict[str, Kind] = {
             parameters=frozenset({FEATURE}),
             centred=False,
             has_beta=False,
+            short="rms",
         ),
         Kind(
             name="BatchNorm",
@@ -159,6 +165,7 @@ KINDS: dict[str, Kind] = {
             statistics=frozenset({BATCH, SPACE}),
             parameters=frozenset({CHANNEL}),
             tracks=True,
+            short="bn",
         ),
         Kind(
             name="InstanceNorm",
@@ -184,7 +191,11 @@ def kind_named(name: str) -> Kind:
 
 
 def kind_in(name: str) -> Kind | None:
-    """The kind that a class's name says it is: "MyGroupNorm2d", "group_norm" -> GroupNorm; None unless it is just one."""
-    flat = name.replace("_", "").lower()
-    hits = [kind for kind in KINDS.values() if kind.name.lower() in flat]
+    """The kind that a name says it is: "MyGroupNorm2d", "group_norm", "bn_forward"; None unless it is just one.
+
+    RMSNorm is called RMSLayerNorm too, and is no LayerNorm.
+    """
+    flat = name.replace("_", "").lower().replace("rmslayernorm", "rmsnorm")
+    words = {word.lower() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+    hits = [kind for kind in KINDS.values() if kind.name.lower() in flat or kind.short in words]
     return hits[0] if len(hits) == 1 else None

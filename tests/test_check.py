@@ -208,6 +208,7 @@ def test_refuses(arguments, options, error, text):
 NAMES = {
     "MyGroupNorm": "GroupNorm", "group_norm": "GroupNorm", "Layernorm": "LayerNorm", "RMS_Norm": "RMSNorm",
     "BatchNorm2d": "BatchNorm", "BatchNormalization": "BatchNorm", "instance_norm_3d": "InstanceNorm",
+    "rms_forward": "RMSNorm", "T5RMSLayerNorm": "RMSNorm", "BN": "BatchNorm", "my_ln_2": "LayerNorm", "GN2d": "GroupNorm",
 }  # fmt: skip
 
 
@@ -216,9 +217,9 @@ def test_name_tells_which_layer_it_is(name, like):
     assert kind_of(name).name == like
 
 
-@pytest.mark.parametrize("name", ["Norm", "", "LayerNormOrRMSNorm"])
+@pytest.mark.parametrize("name", ["Norm", "", "LayerNormOrRMSNorm", "forms", "KindOfBnOrGn", "plnorm"])
 def test_name_that_tells_none_or_two(name):
-    with pytest.raises(Refused, match="say which with like=, one of"):
+    with pytest.raises(Refused, match=r"with like \(--like\), one of"):
         kind_of(name)
 
 

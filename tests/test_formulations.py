@@ -160,6 +160,13 @@ def test_the_rounding_of_what_they_followed_is_in_the_scale() -> None:
         assert most / 20 < units.max() < most
 
 
+@pytest.mark.parametrize("total", ["one by one", "first axis", "cumsum"])
+def test_equal_squares_may_be_added_one_by_one(total: str) -> None:
+    """Without a mean to subtract, hundreds of equal numbers are added, and each sum is rounded the same way."""
+    constant = [make("RMSNorm", (4, 600), data="constant", dtype="float32", seed=seed) for seed in range(20)]
+    assert accusations("RMSNorm", corpus("RMSNorm")[0] | {"total": total}, constant) == []
+
+
 # --- the long search ----------------------------------------------------------------------------------------------------
 
 

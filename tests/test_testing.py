@@ -145,7 +145,7 @@ def test_two_layers_of_one_name_are_refused():
 
 
 def test_layer_of_no_known_name_is_refused():
-    with pytest.raises(Refused, match="say which with like="):
+    with pytest.raises(Refused, match="say which with like"):
         parametrize_with_checks([type("Norm", (npnorm.LayerNorm,), {})])
 
 

@@ -165,7 +165,12 @@ class Case:
                 # GroupNorm's channels have one value here, whatever their group
                 sizes, roles = self.kind.axes(shape, self.options)
                 own = tuple(1 if r in (*self.kind.statistics, GROUP) else s for s, r in zip(sizes, roles, strict=True))
-                return np.broadcast_to(rng.standard_normal(own) + 1, sizes).reshape(shape)
+                value = rng.standard_normal(own) + 1
+                if not self.kind.centred:
+                    # equal squares, added one by one, are all rounded the same way; these have too few digits for that
+                    digits, exponent = np.frexp(value)
+                    value = np.ldexp(np.round(16 * digits) / 16, exponent)
+                return np.broadcast_to(value, sizes).reshape(shape)
             case "tiny":
                 return TINY[self.dtype] * unit
             case "large":

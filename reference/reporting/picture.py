@@ -1,6 +1,6 @@
 """The picture of a failure: for each wrong quantity the error over the smallest and over a typical failing case.
 
-Reads result types only. matplotlib is imported when a picture is asked for, and only then.
+Reads results and their cases only. matplotlib is imported when a picture is asked for, and only then.
 """
 
 from collections.abc import Sequence

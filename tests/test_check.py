@@ -63,7 +63,7 @@ def test_torchs_own_layers_pass(like):
 def test_torchs_sums_in_float16_are_told():
     """Its LayerNorm on the CPU adds up beta's gradient in float16: of 8192 positive numbers hundreds of roundoffs are lost.
 
-    The error is measured here against a sum without rounding; a torch that mends it passes, and so does this test.
+    The error is measured here against a sum without rounding; a torch that fixes it passes, and so does this test.
     """
     case = make("LayerNorm", (8192, 4), dtype="float16", dy_data="positive", seed=11)
     (x, dy), layer = case.arrays(), torch.nn.LayerNorm(4, dtype=torch.float16)

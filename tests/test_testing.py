@@ -1,4 +1,4 @@
-"""The doors for test suites. Through one of them npnorm's own layers are held against torch, check by check."""
+"""The entry points for test suites. By one of them npnorm's own layers are held against torch, check by check."""
 
 import re
 import time

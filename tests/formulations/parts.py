@@ -94,7 +94,7 @@ def corrected(p: Pass) -> Array:
 
 
 def shifted(p: Pass) -> Array:
-    """One pass over x less its first number, as the textbooks mend the one-pass variance."""
+    """One pass over x less its first number, as the textbooks correct the one-pass variance."""
     s = p.x - p.x[:, :, :1, :1]
     return np.maximum(p.share(s * s) - p.share(s) ** 2, 0)
 

@@ -66,16 +66,16 @@ class EinsumLayerNorm:
         d = dy.reshape(xhat.shape)
         if self.gamma is not None:
             self.cache["gamma"] = self.gamma.astype(dy.dtype).ravel()
-            self.dgamma = self.dress(self._dgamma(d, self.cache))
+            self.dgamma = self.shaped(self._dgamma(d, self.cache))
         if self.beta is not None:
-            self.dbeta = self.dress(self._dbeta(d, self.cache))
+            self.dbeta = self.shaped(self._dbeta(d, self.cache))
         if self.gamma is not None:
             d = np.einsum("rf,f->rf", d, self.cache["gamma"])
         along = np.einsum("rf,rf->r", d, xhat)[:, None] / d.shape[1]
         dx = (d - d.mean(axis=1)[:, None] - along * xhat) / self.cache["sigma"]
         return dx.reshape(dy.shape)
 
-    def dress(self, gradient):
+    def shaped(self, gradient):
         return gradient.reshape(self.gamma.shape) if np.size(gradient) == self.gamma.size else gradient
 
 

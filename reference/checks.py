@@ -14,7 +14,7 @@ from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.conventions import accepted_convention, conventions_named
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
-from reference.kinds import KINDS, Kind, kind_in, kind_named
+from reference.kinds import Kind, kind_in, kind_named, untold
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
 from reference.run import Progress, Run, Tally
@@ -189,10 +189,7 @@ def kind_of(name: str, like: str | None = None) -> Kind:
         return kind_named(like)
     kind = kind_in(name)
     if kind is None:
-        raise Refused(
-            f"Expected the name to tell which layer it is but got {name!r}: say which with like (--like), "
-            f"one of {tuple(KINDS)}"
-        )
+        raise Refused(untold("the name", name))
     return kind
 
 

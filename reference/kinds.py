@@ -190,6 +190,11 @@ def kind_named(name: str) -> Kind:
     return KINDS[name]
 
 
+def untold(what: str, name: str) -> str:
+    """What to say where a name does not tell the kind."""
+    return f"Expected {what} to tell which layer it is but got {name!r}: say which with like (--like), one of {tuple(KINDS)}"
+
+
 def kind_in(name: str) -> Kind | None:
     """The kind that a name says it is: "MyGroupNorm2d", "group_norm", "bn_forward"; None unless it is just one.
 

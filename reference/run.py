@@ -105,7 +105,7 @@ class Run:
         """
         left = self.clock.left
         trial = judge(self.subject, case, self.convention, self.clock) if left > 0 else None
-        if trial is None or (_timed_out(trial) and left < self.clock.seconds / 2):
+        if trial is None or (trial.seen.has("timeout") and left < self.clock.seconds / 2):
             self.unfinished = True
             return None
         return trial
@@ -210,10 +210,6 @@ class Run:
         finally:
             random.setstate(state)
         return failing
-
-
-def _timed_out(trial: Trial) -> bool:
-    return any(finding.id == "timeout" for finding in trial.findings)
 
 
 def _signature(trials: list[Trial]) -> set[str]:

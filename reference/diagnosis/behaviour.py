@@ -45,7 +45,7 @@ def seen_to_do(evidence: Evidence) -> list[NamedFault]:
 
 
 def _is_seen(id: str, trial: Trial) -> bool:
-    return any(finding.id == id for finding in trial.findings)
+    return trial.seen.has(id)
 
 
 def eval_backward_missing(evidence: Evidence) -> list[NamedFault]:

@@ -153,7 +153,7 @@ class _Diagnosis:
 
     def _only_where_no_cache_fits(self, id: str) -> bool:
         """Whether something was seen only where a layer with an earlier call's cache has none, or one of another size."""
-        seen = [t for t in self.evidence.counted if any(finding.id == id for finding in t.findings)]
+        seen = [t for t in self.evidence.counted if t.seen.has(id)]
         return all(cache_does_not_fit(t.case) for t in seen)
 
     # --- the account --------------------------------------------------------------------------------------------------

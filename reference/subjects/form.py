@@ -94,7 +94,7 @@ class Form:
         return None
 
     def set(self, layer: Any, role: str, value: Array) -> None:
-        first, *aliases = self.places.get(role, (Place((("attribute", role),)),))
+        first, *aliases = self.places.get(role, (Place.attribute(role),))
         first.set(layer, value)
         for place in aliases:  # the same array under another name, where that is there already
             if place.get(layer) is not None:
@@ -273,7 +273,7 @@ def complete(form: Form, case: Case, names: Mapping[str, str], stages: Mapping[s
         if best:
             places[role] = tuple(dict.fromkeys(found.place for found in best))
     if "backward" not in stages:  # it was not seen to the end: what is not there yet is looked for under our names
-        places = {role: (Place((("attribute", role),)),) for role in ("dgamma", "dbeta")} | places
+        places = {role: (Place.attribute(role),) for role in ("dgamma", "dbeta")} | places
     missing = [role for role in ("gamma", "dgamma") if role not in places and role not in form.given]
     strange: tuple[str, ...] = ()
     if "gamma" in missing and not form.given:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array
-from reference.kinds import KINDS, Kind, kind_in, kind_named
+from reference.kinds import Kind, kind_in, kind_named, untold
 from reference.subjects.names import CACHES, EVAL_WORDS, KEYWORDS, MODE_WORDS, MODES, PARAMETERS, flat, quoted_in
 
 _SETTINGS = ("param", "params", "config", "cfg", "options", "settings", "hyper", "kwargs")  # how a dict of them may end
@@ -253,8 +253,5 @@ def from_functions(
 def _kind_of(name: str) -> Kind:
     kind = kind_in(name)
     if kind is None:
-        raise ValueError(
-            f"Expected the name of forward to tell which layer it is but got {name!r}: say which with like (--like), "
-            f"one of {tuple(KINDS)}"
-        )
+        raise ValueError(untold("the name of forward", name))
     return kind

@@ -49,6 +49,10 @@ class Observation:
     def find(self, id: str, quantity: str, detail: str, hazard: bool = False) -> None:
         self.findings.append(Finding(id, quantity, detail, hazard))
 
+    def has(self, id: str) -> bool:
+        """Whether there is a finding of that id."""
+        return any(finding.id == id for finding in self.findings)
+
     def fail(self, stage: str, detail: str) -> None:
         """All quantities from `stage` on have `detail` in place of an array; a case that was refused has none."""
         self.raised = stage

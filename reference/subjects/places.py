@@ -28,6 +28,11 @@ class Place:
     steps: tuple[Step, ...]
 
     @classmethod
+    def attribute(cls, name: str) -> "Place":
+        """An attribute of the layer itself."""
+        return cls((("attribute", name),))
+
+    @classmethod
     def parse(cls, text: str) -> "Place":
         """`params["W"]`, `params[W]`, `gamma.data`, `grads[0]` as a place.
 
@@ -104,7 +109,7 @@ def look(layer: Any) -> list[Found]:
     """
     found = []
     for name, value in _attributes(layer):
-        for place, inner in _within(Place((("attribute", name),)), value):
+        for place, inner in _within(Place.attribute(name), value):
             found.append(Found(place, inner, role_of(place.names)))
     return [*found, *_in_lists(layer)]
 

@@ -21,7 +21,7 @@ from reference.subjects.observation import GRADIENTS, Observation
 from reference.subjects.places import Place
 
 PROTOCOL = Form(
-    places={role: (Place((("attribute", role),)),) for role in ROLES},
+    places={role: (Place.attribute(role),) for role in ROLES},
     attributes=(Mode("training"),),
 )
 HAZARDS = {"x": "input-not-saved", "y": "output-not-saved"}  # by what the caller overwrites before backward
@@ -190,7 +190,7 @@ class Subject:
                 if isinstance(dx, np.ndarray) and not np.may_share_memory(dx, x):
                     held.append(("dx", dx, dx.copy()))
                 continue
-            if x.tobytes() != x_before and "input-mutated" not in {finding.id for finding in seen.findings}:
+            if x.tobytes() != x_before and not seen.has("input-mutated"):
                 seen.find("input-mutated", "dx", "x was changed by backward")
             if dy.tobytes() != dy_before:
                 seen.find("upstream-gradient-mutated", "dx", "dy was changed by backward")
@@ -213,7 +213,7 @@ def _note_shared_memory(seen: Observation, dx: object, dy: Array, y: object) -> 
     """dx in dy's memory is a hazard; where dy was changed by it, that is said already."""
     if not isinstance(dx, np.ndarray) or not np.may_share_memory(dx, dy):
         return
-    if not any(finding.id == "upstream-gradient-mutated" for finding in seen.findings):
+    if not seen.has("upstream-gradient-mutated"):
         seen.find("dx-aliases-dy", "dx", "dx shares its memory with dy", hazard=True)
 
 

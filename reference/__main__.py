@@ -1,8 +1,6 @@
 """The command as `python -m reference`."""
 
-import sys
-
-from reference.command.main import main
+from reference.command.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -14,14 +14,17 @@ from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.conventions import accepted_convention, conventions_named
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
-from reference.kinds import Kind, kind_in, kind_named, untold
+from reference.kinds import Kind
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
 from reference.run import Progress, Run, Tally
-from reference.subjects.discovery import Discovery, discover
-from reference.subjects.guard import Clock
-from reference.subjects.reading import Refused
-from reference.subjects.subject import Subject
+from reference.subjects.discovery import Discovery
+from reference.subjects.guard import Clock, attribute, seconds_for
+from reference.subjects.in_process import InProcess
+from reference.subjects.judged import Judged
+from reference.subjects.process.isolated import Isolated
+from reference.subjects.process.place import place_of
+from reference.subjects.reading import Refused, kind_of, name_of
 from reference.truth import torch_layers
 from reference.truth.half import is_made_for_float16
 from reference.truth.meant import not_meant, without
@@ -42,10 +45,15 @@ def check(
     channels_last: bool = False,
     ndims: Sequence[int] | None = None,
     timeout: float | None = None,
+    isolated: bool = False,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Hold a layer against torch.nn, and name what is wrong with it.
+
+    The layer runs in this process, behind a shield: what it prints, warns, seeds, sets and raises is kept from the
+    caller, and a call that does not return is interrupted where Python can. That does not protect from a layer that ends
+    or crashes the process, that changes NumPy or torch for everybody, or that hangs in C: `isolated` does.
 
     Args:
         layer: a class or factory that takes torch's keywords and gives an object with forward(x) and backward(dy), and
@@ -64,6 +72,8 @@ def check(
         ndims: the ranks of x to try; by default all that it does not refuse.
         timeout: seconds for this layer, by default 60 and 0.03 for each random case. Where they end inside one call
             that does not return, that is a finding.
+        isolated: whether to run the layer in a process of its own, from where it reaches nothing of ours: a class or
+            function that can be imported by its module's name, or from its file.
         name: what to call it in the report.
         progress: called with the cases done and the cases to do.
 
@@ -71,14 +81,51 @@ def check(
         Refused: it cannot be checked; the text says why and what to do about it.
         ValueError, TypeError: an argument is not what it should be.
     """
-    name = name or str(getattr(layer, "__name__", type(layer).__name__))
-    kind = kind_of(name, like or getattr(layer, "like", None))
-    timeout = 60 + 0.03 * examples if timeout is None else timeout
-    accept = validated(layer, kind, examples, accept, ndims, dtypes, timeout)
-    subject = Subject(layer, kind, name, channels_last, names)
+    name = name or name_of(layer)
+    kind = kind_of(name, like or attribute(layer, "like"))
+    if not callable(layer):
+        raise TypeError(f"Expected layer to be a class or a factory but got {layer!r} (type {type(layer).__name__})")
+    timeout = seconds_for(examples) if timeout is None else timeout
+    accept = validated(kind, examples, accept, ndims, dtypes, timeout)
+    work: dict[str, Any] = {
+        "seed": seed,
+        "examples": examples,
+        "minimize": minimize,
+        "accept": accept,
+        "strict": strict,
+    }
+    work |= {"dtypes": dtypes, "ndims": ndims, "timeout": timeout, "progress": progress}
+    if not isolated:
+        return examine(InProcess(layer, kind, name, channels_last, names), **work)
+    with Isolated(place_of(layer), kind.name, channels_last, names, name) as subject:
+        subject.open(Clock(timeout))
+        return examine(subject, **work)
+
+
+def examine(
+    subject: Judged,
+    *,
+    seed: int,
+    examples: int,
+    minimize: bool,
+    accept: tuple[str, ...],
+    strict: bool,
+    dtypes: Sequence[str] | None,
+    ndims: Sequence[int] | None,
+    timeout: float,
+    progress: Progress | None,
+) -> Report:
+    """The check of a subject, wherever its code runs; arguments as those of `check`, and valid.
+
+    Raises:
+        Refused: it cannot be checked.
+    """
+    name, kind = subject.name, subject.kind
     probed = probe(subject, ndims, accept, timeout, examples, progress, dtypes)
     run, trials, discovery = probed.run, probed.trials, probed.discovery
     failing = [trial for trial in trials if trial.failed]
+    if subject.lost and not failing:
+        raise Refused(f"{name} cannot be checked: {subject.lost}")
     if run.unfinished and not failing:
         raise Refused(
             f"{name} took all of {timeout:g} s for {len(trials)} of {run.total - examples} designed cases, which agree: "
@@ -95,8 +142,8 @@ def check(
         hazards = hazards_of(run.hazardous)
         incomplete = f"{run.drawn} of {examples} random cases in {timeout:g} s" if run.unfinished else ""
         if run.unfinished and failing:
-            done = f"{run.tally.trials} of {run.total}"
-            discovery.not_covered["some cases"] = f"the time of {timeout:g} s was over after {done} cases"
+            reason = subject.lost or f"the time of {timeout:g} s was over"
+            discovery.not_covered["some cases"] = f"{reason} after {run.tally.trials} of {run.total} cases"
         return Report(
             subject=name,
             like=kind.name,
@@ -127,7 +174,7 @@ class Probed:
 
 
 def probe(
-    subject: Subject,
+    subject: Judged,
     ndims: Sequence[int] | None = None,
     accept: Sequence[str] = (),
     timeout: float = 60.0,
@@ -142,7 +189,7 @@ def probe(
     """
     clock = Clock(timeout)
     with torch_layers.one_thread():
-        discovery = discover(subject, ndims, clock, dtypes)
+        discovery = subject.discover(ndims, clock, dtypes)
         scope = discovery.scope
         convention = accepted_convention(subject, accept, designed_for(scope), clock)
         if dtypes is None and "float16" in scope.dtypes and not is_made_for_float16(subject, scope, convention, clock):
@@ -179,22 +226,7 @@ def _notes(tally: Tally, trials: list[Trial], failing: list[Trial]) -> Iterator[
         yield "it is right in 2D: ndims 2 holds it to that alone, if it is made for that"
 
 
-def kind_of(name: str, like: str | None = None) -> Kind:
-    """The kind of layer that `like` says, or else the name of a class.
-
-    Raises:
-        ValueError: there is no kind of that name. Refused: the name does not tell.
-    """
-    if like is not None:
-        return kind_named(like)
-    kind = kind_in(name)
-    if kind is None:
-        raise Refused(untold("the name", name))
-    return kind
-
-
 def validated(
-    layer: Any,
     kind: Kind,
     examples: int,
     accept: Iterable[str],
@@ -203,8 +235,6 @@ def validated(
     timeout: float,
 ) -> tuple[str, ...]:
     """Refuse what cannot be meant, before anything runs; the accepted ids as a tuple."""
-    if not callable(layer):
-        raise TypeError(f"Expected layer to be a class or a factory but got {layer!r} (type {type(layer).__name__})")
     if examples < 0:
         raise ValueError(f"Expected examples to be at least 0 but got {examples}")
     if timeout <= 0:

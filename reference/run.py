@@ -13,7 +13,7 @@ from reference.cases.case import Case
 from reference.cases.scope import Scope
 from reference.reporting.result import Figures
 from reference.subjects.guard import Clock
-from reference.subjects.subject import Subject
+from reference.subjects.judged import Judged
 from reference.truth.convention import Convention
 from reference.truth.exact import QUANTITIES
 from reference.truth.tolerance import tolerance_of
@@ -22,7 +22,9 @@ from reference.truth.verdict import Trial, judge
 SHRINKING = 120  # how many cases may be tried to make a failing one smaller
 LARGE = 100_000  # numbers from which a case is one of the few that may be left out
 TELLING = 4_000  # numbers from which the time of a case tells what a larger one takes
+STEEP = 8  # times a longer row by which a number's time grows where it takes the square of the row
 SHARE = 0.25  # of a subject's time that one case may take
+AHEAD = 8  # designed cases that the subject is told of before they are judged
 WITHOUT_LUCK = 60  # how many random ones to find one that fails, when a probe has failed
 
 Progress = Callable[[int, int], None]
@@ -84,7 +86,7 @@ class _Mismatch(AssertionError):
 class Run:
     """The cases of one check going by."""
 
-    subject: Subject
+    subject: Judged
     convention: Convention
     clock: Clock
     total: int
@@ -98,14 +100,16 @@ class Run:
     unfinished: bool = False  # whether the time was over before the last case
 
     def judged(self, case: Case) -> Trial | None:
-        """The verdict on a case; None once the time is over, which `unfinished` then says.
+        """The verdict on a case; None once the time is over, or the subject lost, which `unfinished` then says.
 
         A call in which the time ends is one that does not return only if it had most of the time; else the layer is
         slow, and nothing is known of the case.
         """
         left = self.clock.left
-        trial = judge(self.subject, case, self.convention, self.clock) if left > 0 else None
-        if trial is None or (trial.seen.has("timeout") and left < self.clock.seconds / 2):
+        trial = None
+        if left > 0 and not self.subject.lost:
+            trial = judge(self.subject, case, self.convention, self.clock)
+        if trial is None or (trial.seen.has("never-returns") and left < self.clock.seconds / 2):
             self.unfinished = True
             return None
         return trial
@@ -123,7 +127,8 @@ class Run:
     def designed(self, designed: list[Case]) -> list[Trial]:
         """The trials of the designed cases, as many as there is time for."""
         trials: list[Trial] = []
-        for case in designed:
+        for place, case in enumerate(designed):
+            self.subject.prepare([c for c in designed[place : place + AHEAD] if prod(c.shape) * c.calls < LARGE])
             if prod(case.shape) * case.calls >= LARGE:
                 if any(trial.failed for trial in trials):
                     continue  # the large ones are for a layer with which all else agrees
@@ -144,13 +149,18 @@ class Run:
 
         Some layers take a time that grows with the square of a row, which a large case must not turn into a mistake.
         """
-        numbers = prod(case.shape) * case.calls
-        expected = (
-            seconds * numbers / (prod(done.shape) * done.calls) * max(1.0, case.sharing / done.sharing)
+        rates = {
+            done: seconds / (prod(done.shape) * done.calls)
             for done, seconds in self._seconds.items()
             if prod(done.shape) * done.calls >= TELLING
-        )
-        return min(expected, default=0.0) > SHARE * self.clock.seconds
+        }
+        if not rates:
+            return False
+        longest = max(rates, key=lambda done: done.sharing)
+        shorter = [rate for done, rate in rates.items() if STEEP * done.sharing <= longest.sharing]
+        grows = not shorter or rates[longest] > STEEP * min(shorter)
+        growth = max(1.0, case.sharing / longest.sharing) if grows else 1.0
+        return rates[longest] * prod(case.shape) * case.calls * growth > SHARE * self.clock.seconds
 
     def only(self, trials: list[Trial]) -> list[Trial]:
         """Take back all trials but these."""

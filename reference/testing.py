@@ -8,10 +8,11 @@ from functools import cache
 from typing import Any
 
 from reference.cases.probes import probes
-from reference.checks import Probed, check, kind_of, probe, validated
+from reference.checks import Probed, check, probe, validated
 from reference.diagnosis.observed import starting_conventions
 from reference.kinds import Kind
-from reference.subjects.subject import Subject
+from reference.subjects.in_process import InProcess
+from reference.subjects.reading import kind_of, name_of
 
 DTYPES = ("float64", "float32")
 
@@ -52,7 +53,7 @@ def parametrize_with_checks(
     checks: dict[str, Callable[[], None]] = {}
     for item in layers:
         layer, like = item if isinstance(item, tuple) else (item, None)
-        name = getattr(layer, "__name__", type(layer).__name__)
+        name = name_of(layer)
         if f"{name}-random" in checks:
             raise ValueError(f"Expected layers of different names but got two {name}")
         checks |= _checks_of(layer, kind_of(name, like), name, examples, **options)
@@ -83,11 +84,11 @@ def _checks_of(
     timeout: float | None = None,
 ) -> dict[str, Callable[[], None]]:
     """The checks of one layer by id; the probes are run once, at the first check that asks for them."""
-    accepted = validated(layer, kind, examples, accept, ndims, dtypes, 60.0 if timeout is None else timeout)
+    accepted = validated(kind, examples, accept, ndims, dtypes, 60.0 if timeout is None else timeout)
 
     @cache
     def probed() -> Probed:
-        subject = Subject(layer, kind, name, channels_last, names)
+        subject = InProcess(layer, kind, name, channels_last, names)
         return probe(subject, ndims, accepted, 60.0 if timeout is None else timeout, dtypes=dtypes)
 
     def of_quantity(quantity: str, dtype: str, rank: int) -> None:

@@ -12,8 +12,8 @@ import pytest
 from reference.cases.case import Case
 from reference.reporting.script import script_for
 from reference.subjects.guard import Clock
+from reference.subjects.in_process import InProcess
 from reference.subjects.reading import read
-from reference.subjects.subject import Subject
 from reference.truth.convention import TORCH
 from reference.truth.verdict import judge
 
@@ -106,7 +106,7 @@ class SwitchedBatchNorm:
 
 
 def failing_script(layer, case: Case) -> str:
-    subject = Subject(layer, case.kind, layer.__name__)
+    subject = InProcess(layer, case.kind, layer.__name__)
     read(subject, None, None, Clock(60))
     trial = judge(subject, case, TORCH)
     assert trial.failed, "the mistake does not show in this case"

@@ -15,11 +15,11 @@ import npnorm
 from reference import Refused, check
 from reference.cases.case import make
 from reference.cases.probes import probes
-from reference.checks import kind_of
 from reference.diagnosis.conventions import accepted_convention
 from reference.kinds import KINDS
 from reference.run import LARGE
 from reference.subjects.guard import Clock
+from reference.subjects.reading import kind_of
 from reference.subjects.subject import Subject
 from reference.truth import torch_layers
 from reference.truth.convention import TORCH

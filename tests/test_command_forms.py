@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from reference.command.loading import Unusable, load
 from reference.command.main import main
 from reference.command.parser import NAMES, names_of
+from reference.subjects.loading import Unusable, load
 
 SOURCE = '''\
 import numpy as np

@@ -12,7 +12,7 @@ from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.faults.entry import EXPERIMENTS
 from reference.diagnosis.named import told_by
 from reference.kinds import KINDS
-from reference.subjects.subject import Subject
+from reference.subjects.in_process import InProcess
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -60,7 +60,7 @@ class TripledBatchNorm(npnorm.BatchNorm):
 
 def test_every_probe_is_in_one_subset_or_cannot_be_held_against_formulas():
     kind = KINDS["BatchNorm"]
-    trials = probe(Subject(TripledBatchNorm, kind, "it"), (2, 4)).trials
+    trials = probe(InProcess(TripledBatchNorm, kind, "it"), (2, 4)).trials
     evidence = Evidence(kind, trials, [t for t in trials if t.failed])
     assert evidence.numbers == evidence.trials
     core, special, large = ({t.case for t in part} for part in (evidence.core, evidence.special, evidence.large))

@@ -92,7 +92,7 @@ BY_BEHAVIOUR = {
     "input-not-saved", "layout-dependent", "dtype-promoted", "dtype-demoted", "one-pass-variance",
     "parameter-gradients-misshapen", "eps-default-for-none", "computed-in-float16", "backward-raises",
     "forward-raises", "result-overwritten", "instances-share-state", "output-not-saved", "eps-default",
-    "momentum-default", "parameters-start-elsewhere",
+    "momentum-default", "parameters-start-elsewhere", "process-ended", "never-returns",
 }  # fmt: skip
 # Nothing that is computed is another one: what a layer starts from is.
 SPOIL_NOTHING = {"eps-default", "momentum-default", "parameters-start-elsewhere"}

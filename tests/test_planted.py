@@ -54,6 +54,9 @@ def test_no_two_rows_have_the_same_name():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+ENDLESS = {"process-ended", "never-returns"}  # not to be run among others: in `test_isolation`
+
+
 def test_every_entry_is_planted():
     print(f"\n{_table()}")
-    assert planted.BY_FAULT.keys() == FAULTS.keys() | UNKNOWN
+    assert planted.BY_FAULT.keys() == (FAULTS.keys() - ENDLESS) | UNKNOWN

@@ -9,7 +9,7 @@ import npnorm
 from reference.checks import probe
 from reference.diagnosis.precision import one_pass_variance
 from reference.kinds import KINDS
-from reference.subjects.subject import Subject
+from reference.subjects.in_process import InProcess
 from tests.planted import BY_FAULT
 from tests.planted.wrong.bases import RowsLayerNorm
 from tests.planted.wrong.batch_norm.over_rows import MomentsBatchNorm
@@ -19,12 +19,12 @@ ONE_PASS = [row for row in BY_FAULT["one-pass-variance"] if row.expected == {"on
 
 
 def _trials(layer, like):
-    return probe(Subject(layer, KINDS[like], "it"), [2]).trials
+    return probe(InProcess(layer, KINDS[like], "it"), [2]).trials
 
 
 @pytest.mark.parametrize("row", ONE_PASS, ids=lambda row: row.layer.__name__)
 def test_one_pass_variance_is_told_by_how_its_error_grows(row):
-    trials = probe(Subject(row.layer, KINDS[row.kind], "it")).trials
+    trials = probe(InProcess(row.layer, KINDS[row.kind], "it")).trials
     found = one_pass_variance(trials)
     assert found is not None
     assert re.match(r"y is wrong only where \|mean\| is 1\.\de\+02 to \d\.\de\+06 deviations", found)
@@ -117,7 +117,7 @@ def test_layer_held_to_a_convention():
         def weight(self, gamma):
             return 1 + gamma
 
-    trials = probe(Subject(PlusOne, KINDS["LayerNorm"], "it"), [2], ["gamma-plus-one"]).trials
+    trials = probe(InProcess(PlusOne, KINDS["LayerNorm"], "it"), [2], ["gamma-plus-one"]).trials
     changes = {"gamma": (lambda p, gamma: gamma + 1 if p.case.has_gamma else gamma,)}
     assert one_pass_variance(trials) is None
     assert one_pass_variance(trials, changes) is not None

@@ -19,12 +19,13 @@ import npnorm
 from reference.cases.case import ANOTHER, LAYOUTS, Case, make
 from reference.cases.probes import probes
 from reference.kinds import KINDS
-from reference.reporting import replay, spoken
+from reference.reporting import replay
 from reference.reporting import script as scripts
+from reference.subjects import spoken
 from reference.subjects.gathering import parameter_like
 from reference.subjects.guard import Clock
+from reference.subjects.in_process import InProcess
 from reference.subjects.reading import read
-from reference.subjects.subject import Subject
 from reference.truth.convention import TORCH
 from reference.truth.torch_layers import LAYERS
 from reference.truth.verdict import Trial, judge
@@ -72,7 +73,7 @@ def test_torch_answer_is_that_of_the_verdict(like: str) -> None:
     for rank, calls, affine in product(kind.ranks, (1, 3), (True, False)):
         plain = make(kind, (4, 6, 2, 3, 2)[:rank], groups=2, seed=rank, calls=calls, **{kind.affine_keyword: affine})
         for case in (plain, replace(plain, training=False, calls=calls + 1)):
-            wanted = Subject(LAYERS[like], kind, "torch").run(case).outcome
+            wanted = InProcess(LAYERS[like], kind, "torch").run(case).outcome
             xs, dys = zip(*(case.arrays(call) for call in range(case.calls)), strict=True)
             module = torch_module(case)
             modes = [case.training_in(call) for call in range(case.calls)]
@@ -108,7 +109,7 @@ def run_script(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "layer_under_test", SimpleNamespace())  # put back afterwards
     path = tmp_path / "their_layers.py"
 
-    def held(subject: Subject, name: str, case: Case) -> dict[str, Any]:
+    def held(subject: InProcess, name: str, case: Case) -> dict[str, Any]:
         monkeypatch.setattr(spoken, "_place", lambda factory: (str(path), name))
         read(subject, None, None, Clock(60))
         trial = judge(subject, case, TORCH)
@@ -127,7 +128,7 @@ def run_script(tmp_path, monkeypatch):
 def same_as_the_runner(run_script, like: str, cases: list[Case]) -> None:
     layer = getattr(npnorm, like)
     run_script.path.write_text(f"from npnorm import {like}\n")
-    subject = Subject(layer, KINDS[like], like)
+    subject = InProcess(layer, KINDS[like], like)
     for case in cases:
         with np.errstate(all="ignore"):
             wanted = subject.run(case).outcome

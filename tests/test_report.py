@@ -294,7 +294,7 @@ def test_unknown_mistake_has_quantities_conditions_and_coefficients():
 
 def test_json_of_a_report():
     content = as_json([WRONG, RIGHT], 7, {"numpy": "2.0", "torch": "2.5"})
-    assert list(content) == ["schema", "numpy", "torch", "seed", "subjects"]
+    assert list(content) == ["schema", "numpy", "torch", "seed", "subjects", "refused"]
     wrong, right = json.loads(json.dumps(content, allow_nan=False))["subjects"]
     assert wrong["quantities"]["dx"] == {
         "passed": False, "worst_error": 4.5e15, "tolerance": 72.0, "torch_error": 2.0, "cases": 120,

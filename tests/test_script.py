@@ -19,7 +19,7 @@ from reference import check
 from reference.cases.case import Case, make
 from reference.reporting.counterexample import describe_failure
 from reference.reporting.script import LITERAL
-from reference.subjects.subject import Subject
+from reference.subjects.in_process import InProcess
 from reference.truth.convention import TORCH
 from reference.truth.verdict import judge
 from tests.pasted import BATCH_NORM, LAYER_NORM, changed, failing_script, fails_then_passes, run
@@ -317,7 +317,7 @@ def test_what_needs_another_layer_at_work_is_shown_by_what_it_gave(in_file):
 def test_case_that_is_shown_has_nothing_overwritten(in_file):
     """Its figures are those of x left alone; the words must not say otherwise."""
     layer = in_file(changed(LAYER_NORM, DX, "dx = -dx"), "MyLayerNorm")
-    subject = Subject(layer, ROWS.kind, "MyLayerNorm")
+    subject = InProcess(layer, ROWS.kind, "MyLayerNorm")
     found = describe_failure(subject, judge(subject, replace(ROWS, overwrite="x"), TORCH), accepted=False)
     assert (found.case, "overwritten" in found.script) == (ROWS, False)
 

@@ -18,12 +18,12 @@ from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.unknown import described
 from reference.kinds import KINDS
 from reference.subjects.guard import Clock
-from reference.subjects.subject import Subject
+from reference.subjects.in_process import InProcess
 
 
 def description(layer, like, ndims=(2, 4)):
     """All that is said of what is wrong in a layer's probes, whether there is a name for it or not."""
-    trials = probe(Subject(layer, KINDS[like], "it"), ndims).trials
+    trials = probe(InProcess(layer, KINDS[like], "it"), ndims).trials
     return described(trials, [], {(t.case, name) for t in trials for name in t.wrong})
 
 
@@ -175,7 +175,7 @@ def test_one_size_that_fails_by_chance_is_no_condition():
 
 
 def test_random_case_alone_has_no_condition():
-    trials = probe(Subject(ShortLayerNorm, KINDS["LayerNorm"], "it"), (3,)).trials
+    trials = probe(InProcess(ShortLayerNorm, KINDS["LayerNorm"], "it"), (3,)).trials
     failing = next(trial for trial in trials if trial.failed)
     right = [trial for trial in trials if not trial.failed]
     text = described(right, [failing], {(failing.case, name) for name in failing.wrong})
@@ -211,11 +211,11 @@ class WrongInOneShapeLayerNorm(npnorm.LayerNorm):
     ],
 )
 def test_backward_is_called_the_derivative_only_where_that_is_known(layer, answer):
-    subject = Subject(layer, KINDS["LayerNorm"], "it")
+    subject = InProcess(layer, KINDS["LayerNorm"], "it")
     probed = probe(subject, (2,))
     assert backward_is_derivative(subject, probed.discovery.scope, Clock(60), probed.trials) is answer
 
 
 def test_without_the_verdict_nothing_is_said_of_the_halves():
-    subject = Subject(npnorm.LayerNorm, KINDS["LayerNorm"], "it")
+    subject = InProcess(npnorm.LayerNorm, KINDS["LayerNorm"], "it")
     assert backward_is_derivative(subject, Scope.full(KINDS["LayerNorm"]), Clock(60), []) is None

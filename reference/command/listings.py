@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reference.command.loading import Unusable
 from reference.diagnosis.faults import FAULTS, Fault
 from reference.kinds import KINDS, Kind
+from reference.subjects.loading import Unusable
 
 
 def print_faults(console: Console) -> None:

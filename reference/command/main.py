@@ -1,30 +1,38 @@
-"""The command `normcheck`: from a name on the command line to a verdict, and to the exit code that says it.
+"""The command `normcheck`: from names on the command line to verdicts, and to the exit code that says them.
 
-Exit 0: everything agrees. 1: something is wrong. 2: it could not be checked. Only this module and
-`listings` write to the terminal.
+Exit 0: everything agrees. 1: something is wrong. 2: it could not be checked. Each subject runs in a process of its own;
+the verdict is made here, where no subject's code is. Only this module and `listings` write to the terminal.
 What is slow to import (torch, Hypothesis) is imported when a subject is checked, so that all else answers at once.
 """
 
 import argparse
 import contextlib
+import gc
 import importlib.util
+import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from multiprocessing import get_context
-from typing import Any
+from multiprocessing import active_children, get_context
+from types import FrameType
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
-from reference.command.loading import Unusable, load
 from reference.command.parser import names_of, parser
 from reference.kinds import KINDS
+from reference.subjects.guard import Clock, describe, seconds_for
+from reference.subjects.loading import ALL, Unusable, parts_of
+from reference.subjects.reading import Refused
 
 DEFAULT = tuple(f"npnorm:{name}" for name in KINDS)
 MANY = 1000  # random cases a subject from which several subjects share the cores
+NOT_CHECKED = (Unusable, Refused, ValueError, TypeError)  # what ends a subject, with a text for the user
 
 
 class _Output(Console):
@@ -35,29 +43,57 @@ class _Output(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_importing: list[threading.Thread] = []  # the one that imports torch, beside the work
+
+
+def run() -> NoReturn:
+    """The command as the process that it is."""
+    code = main()
+    if any(thread.is_alive() for thread in _importing):
+        # interrupted, or refused at once: the interpreter must not be taken down while a thread imports C++
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; returns the exit code. Whatever happens, it ends in a line of text and a code."""
+    _stand_for_closed_streams()
     options = parser().parse_args(arguments)
     console, errors = _Output(highlight=False), Console(stderr=True, highlight=False)
     if not console.is_terminal:
         console = _Output(highlight=False, width=100)
     try:
-        if options.faults or options.explain:
-            from reference.command import listings
-
-            listings.print_faults(console) if options.faults else listings.explain(options.explain, console)
-            return 0
-        return _check(options, console, errors)
+        with _ended_by_sigterm():
+            code = _command(options, console, errors)
+            sys.stdout.flush()
+            return code
+    except KeyboardInterrupt as interrupt:
+        text = str(interrupt) or "interrupted"
     except Unusable as error:
-        errors.print(f"normcheck: {escape(str(error))}", soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        errors.print("normcheck: interrupted")
-        return 2
+        text = str(error)
+    except OSError as error:
+        text = f"the output cannot be written: {error.strerror or describe(error)}"
+    except Exception as error:  # ours, and no reason to show its frames
+        text = f"an error of its own, please report it: {describe(error)}"
+    with contextlib.suppress(OSError):
+        errors.print(f"normcheck: {escape(text)}", soft_wrap=True)
+    _drop_what_cannot_be_written()
+    return 2
+
+
+def _command(options: argparse.Namespace, console: Console, errors: Console) -> int:
+    if options.faults or options.explain:
+        from reference.command import listings
+
+        listings.print_faults(console) if options.faults else listings.explain(options.explain, console)
+        return 0
+    return _check(options, console, errors)
 
 
 def _check(options: argparse.Namespace, console: Console, errors: Console) -> int:
-    subjects = options.subjects or list(DEFAULT)
     _refuse_unwritable(options)
     work: dict[str, Any] = {
         "like": options.like,
@@ -75,57 +111,141 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     except ValueError as error:
         raise Unusable(str(error)) from error
     reports: list[Any] = []
-    refused = 0
-    for _, outcome in _outcomes(subjects, work, errors):
+    refused: dict[str, str] = {}
+    unwritten: OSError | None = None  # what came of printing; the files are written all the same
+    for subject, outcome in _outcomes(options.subjects or list(DEFAULT), work, errors):
         if isinstance(outcome, str):
             errors.print(f"normcheck: {escape(outcome)}", soft_wrap=True)
-            refused += 1
+            refused[subject] = outcome
             continue
         from reference.reporting.text import print_report
 
-        if reports:
-            console.print()
-        print_report(outcome, console)
+        try:
+            if reports:
+                console.print()
+            print_report(outcome, console)
+        except OSError as error:
+            unwritten, console.quiet = error, True
         reports.append(outcome)
-    if reports:
-        _write(options, reports, {name: version(name) for name in ("numpy", "torch")})
-    if refused:
-        return 2
-    return 0 if all(report.passed for report in reports) else 1
+    _write(options, reports, refused)
+    if unwritten:
+        raise unwritten
+    if not all(report.passed for report in reports):
+        return 1
+    return 2 if refused else 0
 
 
 def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) -> Iterator[tuple[str, Any]]:
     """Each subject with its report, or with the reason why there is none; many cases of several share the cores."""
-    if len(subjects) > 1 and work["examples"] >= MANY:
-        with ProcessPoolExecutor(min(len(subjects), os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
-            waiting = [(subject, pool.submit(outcome_of, subject, work)) for subject in subjects]
+    from reference.subjects.process.isolated import layers_in
+
+    named: list[str] = []
+    for subject in subjects:
+        try:
+            named += layers_in(subject, Clock(work["timeout"] or 60.0)) if parts_of(subject)[1] == ALL else (subject,)
+        except NOT_CHECKED as error:
+            yield subject, str(error)
+    if len(named) > 1 and work["examples"] >= MANY:
+        with _pool(min(len(named), os.cpu_count() or 1)) as pool:
+            waiting = [(subject, pool.submit(outcome_of, subject, work)) for subject in named]
             for subject, future in waiting:
                 yield subject, future.result()
         return
-    for subject in subjects:
+    for subject in named:
         with _progress(errors, subject) as progress:
             outcome = outcome_of(subject, work, progress)
         yield subject, outcome
 
 
+@contextlib.contextmanager
+def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that check subjects; when the command is ended they end at once, and do not finish their work first."""
+    ignored = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too, and is for the command
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=signal.signal, initargs=ignored) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in active_children():
+                process.kill()
+            raise
+
+
 def outcome_of(subject: str, work: dict[str, Any], progress: Callable[[int, int], None] | None = None) -> Any:
     """The report on a subject, or the reason why there is none."""
-    from reference.checks import check, kind_of
-    from reference.subjects.functions import from_functions
-    from reference.subjects.reading import Refused
+    from reference.subjects.process.isolated import Isolated
 
+    work = dict(work)
+    like, names, channels_last = work.pop("like"), work.pop("names"), work.pop("channels_last")
+    name = parts_of(subject)[1] if subject.startswith("npnorm:") else subject
     try:
-        layer, own = load(subject), subject.rsplit(":", 1)[-1]
-        like = work["like"] or getattr(layer, "like", None)
-        if isinstance(layer, tuple):
-            forward, backward = layer
-            layer = from_functions(forward, backward, like)
-            like = layer.like
-        like = kind_of(own, like).name
-        name = own if subject.startswith("npnorm:") else subject
-        return check(layer, name=name, progress=progress, **(work | {"like": like}))
-    except (Unusable, Refused, ValueError, TypeError) as error:
+        with Isolated(subject, like, channels_last, names, name) as isolated:
+            # torch takes a second to import, in which the subject's process gets to its first cases
+            _begin_to_import_torch()
+            work["timeout"] = work["timeout"] or seconds_for(work["examples"])
+            clock = Clock(work["timeout"])
+            kind = isolated.open(clock)
+            isolated.begin(work["ndims"], work["dtypes"])
+            from reference.checks import examine, validated  # waits for torch
+
+            checked = ("examples", "accept", "ndims", "dtypes", "timeout")
+            work["accept"] = validated(kind, **{option: work[option] for option in checked})
+            return examine(isolated, minimize=True, progress=progress, **work)
+    except NOT_CHECKED as error:
         return str(error)
+
+
+def _begin_to_import_torch() -> None:
+    if not _importing:
+        _importing.append(threading.Thread(target=_import_torch, daemon=True))
+        _importing[0].start()
+
+
+def _import_torch() -> None:
+    """In a thread, so that it does not hold up what needs no torch; without looking for garbage, of which there is none."""
+    gc.disable()
+    with contextlib.suppress(ImportError):  # said where it is needed
+        importlib.import_module("reference.truth.torch_layers")
+    gc.freeze()  # nor later: what was imported stays
+    gc.enable()
+
+
+# --- the process and its output ---------------------------------------------------------------------------------------
+
+
+def _stand_for_closed_streams() -> None:
+    """A closed standard stream is None to Python; what is written there is lost. No encoding is too narrow."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_what_cannot_be_written() -> None:
+    """What is left in the buffer of a full or closed standard output must not fail once more at the very end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: the subjects' processes with it, no file half written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt("terminated")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -154,13 +274,15 @@ def _refuse_unwritable(options: argparse.Namespace) -> None:
             raise Unusable(f"Expected a file ending in .png, .svg or .pdf for --plot but got {options.plot}")
 
 
-def _write(options: argparse.Namespace, reports: list[Any], versions: dict[str, str]) -> None:
+def _write(options: argparse.Namespace, reports: list[Any], refused: dict[str, str]) -> None:
+    """The files that were asked for; with the refused subjects, so that none is missing unnoticed."""
     from reference.reporting import json_report, picture
 
+    versions = {name: version(name) for name in ("numpy", "torch")}
     try:
         if options.json is not None:
-            json_report.write_json(options.json, json_report.as_json(reports, options.seed, versions))
-        if options.plot is not None:
+            json_report.write_json(options.json, json_report.as_json(reports, options.seed, versions, refused))
+        if options.plot is not None and reports:
             picture.draw(reports, options.plot)
     except OSError as error:
         raise Unusable(

@@ -14,7 +14,7 @@ from reference.cases.case import Array, Case
 from reference.cases.probes import BASES
 from reference.cases.scope import Scope
 from reference.subjects.guard import Clock, attempt
-from reference.subjects.subject import Subject
+from reference.subjects.judged import Judged
 from reference.truth.verdict import Trial, wrong_in
 
 STEP = 1e-3
@@ -24,7 +24,7 @@ AGREES = 1e-6  # h**4, with a margin for the fifth derivative
 DIRECTIONS = 3
 
 
-def backward_is_derivative(subject: Subject, scope: Scope, clock: Clock, trials: Sequence[Trial]) -> bool | None:
+def backward_is_derivative(subject: Judged, scope: Scope, clock: Clock, trials: Sequence[Trial]) -> bool | None:
     """Whether its backward is the derivative of its forward, in random directions, in every mode and rank that is tried.
 
     None if that could not be told in one of them; or if the answer would mislead: it is no use to know that the backward
@@ -45,7 +45,7 @@ def backward_is_derivative(subject: Subject, scope: Scope, clock: Clock, trials:
     return True if not wrong or "y" in wrong_in(judged[case] for case in cases) else None
 
 
-def _cases(subject: Subject, scope: Scope) -> Iterator[Case]:
+def _cases(subject: Judged, scope: Scope) -> Iterator[Case]:
     for rank in [rank for rank in (4, 2, 3) if rank in scope.ndims][:2]:
         case = scope.fit(BASES[subject.kind][rank])
         for tried in (case, replace(case, training=False, calls=3)) if subject.kind.tracks else (case,):
@@ -57,7 +57,7 @@ def _forward_is_known(trial: Trial | None) -> bool:
     return trial is not None and "y" in trial.comparisons and not trial.comparisons["y"].problem
 
 
-def _agrees(subject: Subject, case: Case, clock: Clock) -> bool | None:
+def _agrees(subject: Judged, case: Case, clock: Clock) -> bool | None:
     seen = subject.observe(case, clock)
     gradients = [seen.outcome.get(name) for name in ("dx", "dgamma", "dbeta")]
     x, dy = case.arrays()
@@ -68,7 +68,7 @@ def _agrees(subject: Subject, case: Case, clock: Clock) -> bool | None:
 
 @np.errstate(all="ignore")
 def _holds(
-    subject: Subject, case: Case, inputs: list[Array | None], gradients: list[Array | None], dy: Array
+    subject: Judged, case: Case, inputs: list[Array | None], gradients: list[Array | None], dy: Array
 ) -> bool | None:
     rng = np.random.default_rng(0)
     for place, (value, gradient) in enumerate(zip(inputs, gradients, strict=True)):
@@ -87,7 +87,7 @@ def _holds(
 
 
 def _directional(
-    subject: Subject, case: Case, inputs: list[Array | None], place: int, direction: Array, dy: Array
+    subject: Judged, case: Case, inputs: list[Array | None], place: int, direction: Array, dy: Array
 ) -> float:
     """The derivative of sum(y * dy) along a direction of one input."""
     total = 0.0

@@ -8,7 +8,7 @@ import numpy as np
 from reference.cases.case import Case
 from reference.diagnosis.faults import FAULTS, Constant, Fault, Variant
 from reference.subjects.guard import Clock
-from reference.subjects.subject import Subject
+from reference.subjects.judged import Judged
 from reference.truth import exact
 from reference.truth.convention import TORCH, Convention
 from reference.truth.exact import Changes, merged
@@ -30,7 +30,7 @@ def conventions_named(ids: Sequence[str]) -> list[Fault]:
     return [known[id] for id in ids]
 
 
-def accepted_convention(subject: Subject, ids: Sequence[str], designed: Sequence[Case], clock: Clock) -> Convention:
+def accepted_convention(subject: Judged, ids: Sequence[str], designed: Sequence[Case], clock: Clock) -> Convention:
     """What the subject is held to: torch, or torch with the conventions of these ids.
 
     A convention with a constant of the layer's own is seen first, in some of the designed cases; and so is which way
@@ -52,7 +52,7 @@ def accepted_convention(subject: Subject, ids: Sequence[str], designed: Sequence
     return Convention(merged(*changes.values())) if ids else TORCH
 
 
-def _disagreements(subject: Subject, designed: Sequence[Case], changes: Iterable[Variant], clock: Clock) -> int:
+def _disagreements(subject: Judged, designed: Sequence[Case], changes: Iterable[Variant], clock: Clock) -> int:
     """How many quantities are wrong in a few plain cases of each mode, of a subject held to these changes."""
     convention = Convention(merged(*changes))
     plain = [c for c in designed if c.dtype == "float64" and c.data == "unit" and prod(c.shape) * c.calls <= SMALL]

@@ -21,7 +21,7 @@ REGULAR = ("unit", "balanced", "shifted", "integers", "small", "large", "offset 
 CONDITIONED = 1e4  # beyond it a mean's roundoff hides in y what a formula would tell
 WELL_CONDITIONED = 10  # the same for float32
 # Findings after which there are no numbers, or none of that precision.
-ENDS = ("timeout", "backward-raises", "forward-raises", "dtype-demoted")
+ENDS = ("never-returns", "process-ended", "backward-raises", "forward-raises", "dtype-demoted")
 SMALL = 1500  # numbers in all calls of a case up to which many formulas are tried on it
 
 

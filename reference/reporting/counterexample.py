@@ -8,7 +8,7 @@ import numpy as np
 from reference.cases.case import Case
 from reference.reporting.result import Counterexample, Entry, Picture
 from reference.reporting.script import script_for
-from reference.subjects.subject import Subject
+from reference.subjects.judged import Judged
 from reference.truth.compare import error_units
 from reference.truth.verdict import Trial
 
@@ -28,7 +28,7 @@ def smallest(failing: list[Trial]) -> Trial:
     return min(wrong or failing, key=lambda trial: size_of(trial.case))
 
 
-def describe_failure(subject: Subject, trial: Trial, accepted: bool) -> Counterexample:
+def describe_failure(subject: Judged, trial: Trial, accepted: bool) -> Counterexample:
     """What a reader needs of a failing trial; `accepted` says that it was not held to torch's conventions."""
     trial = replace(trial, case=replace(trial.case, overwrite=""))  # which is never why a number is wrong
     return Counterexample(

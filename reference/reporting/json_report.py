@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from sys import float_info
@@ -74,9 +74,17 @@ def _number(value: float) -> float:
     return value if isfinite(value) else float_info.max
 
 
-def as_json(reports: Sequence[CheckResult], seed: int, versions: dict[str, str]) -> dict[str, Any]:
-    """What `--json` writes; `versions` of numpy and torch."""
-    return {"schema": 2, **versions, "seed": seed, "subjects": [as_dict(report) for report in reports]}
+def as_json(
+    reports: Sequence[CheckResult], seed: int, versions: dict[str, str], refused: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What `--json` writes; `versions` of numpy and torch, and the subjects that could not be checked with the reason."""
+    return {
+        "schema": 2,
+        **versions,
+        "seed": seed,
+        "subjects": [as_dict(report) for report in reports],
+        "refused": [{"subject": subject, "reason": reason} for subject, reason in (refused or {}).items()],
+    }
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 
 from reference.cases.case import Array, Case
 from reference.reporting import replay
-from reference.reporting.spoken import Spoken, literal, spoken
+from reference.subjects.judged import Judged
 from reference.subjects.observation import GRADIENTS
-from reference.subjects.subject import Subject
+from reference.subjects.spoken import Spoken, literal
 from reference.truth.compare import roundoff
 from reference.truth.verdict import Trial
 
@@ -40,7 +40,7 @@ LAYOUTS = {  # a copy of an array as the case has it
 }
 
 
-def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
+def script_for(subject: Judged, trial: Trial, accepted: bool = False) -> str:
     """The program for one failing trial.
 
     Args:
@@ -49,7 +49,7 @@ def script_for(subject: Subject, trial: Trial, accepted: bool = False) -> str:
         accepted: whether torch is not quite what the layer is held to.
     """
     case, parameters = trial.case, _parameters(trial.case)
-    words = spoken(subject, case, parameters)
+    words = subject.spoken(case, tuple(parameters))
     calls = [case.arrays(call) for call in range(case.calls)]
     data = [
         f"x = [{', '.join(_array(call.x) for call in calls)}]",

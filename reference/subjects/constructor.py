@@ -13,6 +13,7 @@ import numpy as np
 
 from reference.cases.case import Case
 from reference.kinds import KINDS, Kind
+from reference.subjects.guard import attempt
 from reference.subjects.names import KEYWORDS, PARAMETERS, flat, is_feature_count
 
 _SIZES = {keyword for kind in KINDS.values() for keyword in kind.required}  # of any kind: one of another is not ours
@@ -95,9 +96,8 @@ class Constructor:
 
 def constructor_of(factory: Callable[..., Any], kind: Kind, names: Mapping[str, str]) -> Constructor:
     """How `factory` is called for a kind of layer; `names` says outright what a keyword is called."""
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):
+    signature = attempt(lambda: inspect.signature(factory)).value
+    if signature is None:
         return Constructor(factory, {}, everything=True)
     parameters = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     everything = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())

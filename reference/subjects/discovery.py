@@ -160,7 +160,7 @@ class _Explorer:
         whole = any(not seen.raised for seen in tried.values())
         good = []
         for rank, seen in tried.items():
-            timed_out = seen.has("timeout")
+            timed_out = seen.has("never-returns")
             if timed_out or not (seen.refused or (whole and seen.raised)):
                 good.append(rank)
             else:

@@ -28,6 +28,8 @@ _DX = (
     "out",
 )
 
+MOST = 16  # times the numbers of x: what has more of them is of a wrong shape, and its numbers are of no use
+
 
 def keys_of(returned: object) -> dict[str, str]:
     """What dx, dgamma and dbeta are called in a dict that backward returned, alone or beside dx; {} if it returned none."""
@@ -61,6 +63,11 @@ def split(returned: object) -> dict[str, object]:
     return {"dx": returned}
 
 
+def is_oversized(value: Array, like: Array) -> bool:
+    """Whether an array is far larger than anything that a layer gives for x, so that it is not to be copied."""
+    return value.size > MOST * (like.size + MOST)
+
+
 def keep_array(seen: Observation, name: str, value: object, like: Array, case: Case, channels_last: bool) -> None:
     """Store y or dx, or what is wrong with it as an array."""
     if not isinstance(value, np.ndarray):
@@ -68,6 +75,9 @@ def keep_array(seen: Observation, name: str, value: object, like: Array, case: C
         return
     if value.dtype.kind not in "fiu":
         seen.problems[name] = f"got dtype {value.dtype}, expected {case.dtype}"
+        return
+    if is_oversized(value, like):
+        seen.problems[name] = f"got shape {value.shape}, expected {case.shape}"
         return
     value = value.view(np.ndarray)
     dtype = value.dtype.newbyteorder("=")
@@ -80,7 +90,9 @@ def keep_array(seen: Observation, name: str, value: object, like: Array, case: C
     seen.outcome[name] = value.astype(dtype)  # a copy of its own
 
 
-def keep_gradients(seen: Observation, layer: Any, given: Mapping[str, object], form: Form, case: Case) -> None:
+def keep_gradients(
+    seen: Observation, layer: Any, given: Mapping[str, object], form: Form, like: Array, case: Case
+) -> None:
     """Store the gradients of the parameters: what backward returned, or else what the layer holds."""
     for name, wanted in (("dgamma", case.has_gamma), ("dbeta", case.has_beta)):
         if not wanted:
@@ -90,6 +102,9 @@ def keep_gradients(seen: Observation, layer: Any, given: Mapping[str, object], f
             value = form.get(layer, name)
         if value is None:
             seen.problems[name] = "got None, expected an array"
+            continue
+        if isinstance(value, np.ndarray) and is_oversized(value, like):
+            seen.problems[name] = f"got shape {value.shape}, expected {case.parameter_shape}"
             continue
         array = np.array(value)
         if array.dtype.kind not in "fiu":
@@ -102,14 +117,20 @@ def keep_gradients(seen: Observation, layer: Any, given: Mapping[str, object], f
             seen.find("parameter-gradients-misshapen", name, f"got shape {array.shape}, expected {expected}")
 
 
-def keep_state(seen: Observation, layer: Any, form: Form, case: Case) -> None:
+def keep_state(seen: Observation, layer: Any, form: Form, like: Array, case: Case) -> None:
     """Store the running statistics, where the layer has them."""
     if not case.tracks:
         return
     for name in ("running_mean", "running_var"):
         value = form.get(layer, name)
-        if value is not None:
-            seen.outcome[name] = parameter_like(np.array(value), np.shape(value), case)
+        if isinstance(value, np.ndarray) and is_oversized(value, like):
+            seen.problems[name] = f"got shape {value.shape}, expected {case.parameter_shape}"
+        elif value is not None:
+            array = np.array(value)
+            if array.dtype.kind in "fiu":
+                seen.outcome[name] = parameter_like(array, np.shape(value), case)
+            else:
+                seen.problems[name] = f"got dtype {array.dtype}, expected {case.dtype}"
     if not case.training:  # running statistics of a wider dtype may widen what is computed from them
         mean = form.get(layer, "running_mean")
         if np.asarray(0.0 if mean is None else mean).dtype == np.float64:

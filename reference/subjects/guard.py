@@ -4,26 +4,35 @@ Knows nothing of layers; it only calls what it is given.
 """
 
 import contextlib
+import gc
 import io
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+USERS_OWN: tuple[type[BaseException], ...] = (KeyboardInterrupt,)  # what no code under test is asked about
 OURS = Path(__file__).parent.parent
+LONGEST = 1e8  # seconds; a timer takes no more
 
 
 class OutOfTime(BaseException):
     """Raised inside the code under test when its time is over; not an Exception, so that it is not caught there."""
+
+
+def seconds_for(examples: int) -> float:
+    """The time that a subject has by default."""
+    return 60 + 0.03 * examples
 
 
 class Clock:
@@ -31,26 +40,38 @@ class Clock:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.end = time.monotonic() + seconds
+        self.end = monotonic() + seconds
 
     @property
     def left(self) -> float:
-        return self.end - time.monotonic()
+        return self.end - monotonic()
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
         """Raise `OutOfTime` in the block when the time is over.
 
-        By a timer signal, which also ends a wait; in threads other than the main one, and where there is no such
-        signal, the block is left to finish by itself.
+        By a timer signal, which also ends a wait; an alarm of the caller's own rings in between. In threads other than
+        the main one, and where there is no such signal, the block is left to finish by itself.
         """
-        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        in_main = threading.current_thread() is threading.main_thread()
+        if not in_main or not hasattr(signal, "setitimer") or self.seconds == inf:
             yield
             return
 
-        block, tracing = sys._getframe(2), sys.gettrace()
+        block, tracing, begun = sys._getframe(2), sys.gettrace(), monotonic()
+        of_host, repeated = signal.setitimer(signal.ITIMER_REAL, 0)  # the caller's own alarm
 
         def ring(signum: int, frame: FrameType | None) -> None:
+            nonlocal of_host
+            if frame and any(getattr(called, "__code__", None) is frame.f_code for called in gc.callbacks):
+                return  # nothing that is raised there is heard; the timer rings again
+            if of_host and monotonic() - begun >= of_host:  # it was due first
+                of_host = 0.0
+                if callable(before):
+                    before(signum, frame)
+                if self.left > 0:
+                    signal.setitimer(signal.ITIMER_REAL, self.left, 0.05)
+                    return
             # Code that catches everything swallows this. The next line that it runs is in its handler, outside of its
             # `try`, and there it is raised once more; if that is swallowed too, all begins again in 50 ms.
             while frame is not None and frame is not block:
@@ -67,7 +88,8 @@ class Clock:
             return once_more
 
         before = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-3), 0.05)
+        due = min(self.left, of_host or LONGEST, LONGEST)
+        signal.setitimer(signal.ITIMER_REAL, max(due, 1e-3), 0.05)
         try:
             yield
         finally:
@@ -75,6 +97,8 @@ class Clock:
             if sys.gettrace() is not tracing:
                 sys.settrace(tracing)
             signal.signal(signal.SIGALRM, before)
+            if of_host:
+                signal.setitimer(signal.ITIMER_REAL, max(of_host - (monotonic() - begun), 1e-3), repeated)
 
 
 class _Sink(io.TextIOBase):
@@ -87,11 +111,17 @@ class _Sink(io.TextIOBase):
 _random: Any = np.random  # whose stubs leave out the two functions that are used here
 _SINK = _Sink()
 _SCRATCH = np.random.MT19937(0)
+_ONE_AT_A_TIME = threading.RLock()  # what is put aside belongs to all threads, and must come back in order
 
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
     """Let the block print, warn, seed and set what it likes; everything is as it was afterwards."""
+    with _ONE_AT_A_TIME:
+        yield from _shielded()
+
+
+def _shielded() -> Iterator[None]:
     # The block plays with a generator of its own: quicker than to copy the state of the global one, and put it back.
     own_random: Any = _random.get_bit_generator()
     _random.set_bit_generator(_SCRATCH)
@@ -155,7 +185,7 @@ def attempt(work: Callable[[], T], clock: Clock | None = None, shield: bool = Tr
             clock.interrupting() if clock else contextlib.nullcontext(),
         ):
             return Attempt(work())
-    except KeyboardInterrupt:
+    except USERS_OWN:
         raise
     except BaseException as error:  # whatever it is, it is not ours
         return Attempt(error=error)
@@ -165,6 +195,20 @@ def describe(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its text."""
     try:
         text = str(error).strip().splitlines()
-    except Exception:  # theirs to write, and to write wrong
+    except USERS_OWN:
+        raise
+    except BaseException:  # theirs to write, and to write wrong
         text = []
-    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+    name = type.__getattribute__(type(error), "__name__")
+    return printable(f"{name}: {text[0][:160]}" if text else name)
+
+
+def attribute(thing: object, name: str, otherwise: Any = None) -> Any:
+    """An attribute of a stranger's object; `otherwise` where there is none, or where it raises whatever it likes."""
+    found = attempt(lambda: getattr(thing, name))
+    return otherwise if found.error is not None else found.value
+
+
+def printable(text: str) -> str:
+    """A stranger's text as one line in which nothing moves a cursor or changes a colour, and that can be encoded."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

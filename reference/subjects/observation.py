@@ -35,7 +35,7 @@ class Observation:
         findings: what else was seen.
         refused: how the constructor, the first forward, or backward in eval mode or for want of memory refused the case:
             an exception in words; else "". What came before it is in the outcome.
-        seconds: that the layer took.
+        seconds: of the processor that the layer took.
         raised: the stage ("forward", "backward") in which an exception came, else "".
     """
 

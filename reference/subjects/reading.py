@@ -8,10 +8,10 @@ import numpy as np
 
 from reference.cases.case import Case, with_gamma
 from reference.cases.probes import BASES
-from reference.kinds import Kind
+from reference.kinds import Kind, kind_in, kind_named, untold
 from reference.subjects.form import Form, complete, signature_form
 from reference.subjects.gathering import keys_of, split
-from reference.subjects.guard import Attempt, Clock, attempt
+from reference.subjects.guard import Attempt, Clock, attempt, attribute, printable
 from reference.subjects.observation import Finding
 from reference.subjects.places import Found, look
 from reference.subjects.subject import PROTOCOL, Subject
@@ -19,6 +19,26 @@ from reference.subjects.subject import PROTOCOL, Subject
 
 class Refused(Exception):
     """The subject cannot be checked at all; the text says why, and what to do about it."""
+
+
+def name_of(layer: Any) -> str:
+    """What a class or factory calls itself, or else its type."""
+    name = attribute(layer, "__name__")
+    return printable(name) if type(name) is str else type(layer).__name__
+
+
+def kind_of(name: str, like: str | None = None) -> Kind:
+    """The kind of layer that `like` says, or else the name of a class.
+
+    Raises:
+        ValueError: there is no kind of that name. Refused: the name does not tell.
+    """
+    if like is not None:
+        return kind_named(like)
+    kind = kind_in(name)
+    if kind is None:
+        raise Refused(untold("the name", name))
+    return kind
 
 
 @dataclass

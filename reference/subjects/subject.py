@@ -4,9 +4,9 @@ What the layer does besides its numbers (raising, writing into its inputs, retur
 an exception of ours. This module knows the protocol and the case; it must not know what the right answer is.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from reference.cases.case import ANOTHER, Array, Case
 from reference.kinds import Kind
 from reference.subjects.constructor import constructor_of
 from reference.subjects.form import ROLES, Form, Mode
-from reference.subjects.gathering import keep_array, keep_gradients, keep_state, split
+from reference.subjects.gathering import is_oversized, keep_array, keep_gradients, keep_state, split
 from reference.subjects.guard import Attempt, Clock, attempt
 from reference.subjects.observation import GRADIENTS, Observation
 from reference.subjects.places import Place
@@ -39,7 +39,11 @@ class Subject:
 
     Attributes:
         constructor: how it is built. form: how it is spoken to: as the protocol has it, until it is known better.
+        on_stage: told how far a case has come, before each step that runs the layer's code.
+        lost: why nothing more can be tried; one in this process is never lost.
     """
+
+    lost = ""
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Subject:
         self.names: Mapping[str, str] = names or {}
         self.constructor = constructor_of(factory, kind, self.names)
         self.form = PROTOCOL
+        self.on_stage: Callable[[str, Case], None] = _nobody_asks
 
     @property
     def keywords(self) -> frozenset[str]:
@@ -114,10 +119,13 @@ class Subject:
         y = np.asarray(self.form.split_output(self.forward(layer, case, moved, case.calls - 1))[0])
         return np.moveaxis(y, -1, 1) if self.channels_last else y
 
+    def prepare(self, cases: Sequence[Case]) -> None:
+        """Nothing: a case is run when it is observed."""
+
     def observe(self, case: Case, clock: Clock | None = None) -> Observation:
         """Run all calls of `case` on a new layer; nothing that the layer does reaches the caller, or escapes."""
         seen = Observation()
-        stage, begun = _Stage(), time.monotonic()
+        stage, begun = self._stage_of(case), process_time()
         tried = attempt(lambda: self._run(case, seen, stage), clock or Clock(3600))
         if tried.error is not None:
             if stage.name == "forward" and not tried.timed_out:
@@ -125,7 +133,7 @@ class Subject:
                 if alone.refused:  # whatever was called before: it takes no such x, or not in this mode
                     stage.name = "first forward"
             _note_exception(case, seen, stage, tried, clock)
-        seen.seconds = time.monotonic() - begun
+        seen.seconds = process_time() - begun
         if case.overwrite:
             return self._compared_with_untouched(case, seen, clock)
         return seen
@@ -133,8 +141,11 @@ class Subject:
     def run(self, case: Case) -> Observation:
         """The same without any protection, for layers that are trusted."""
         seen = Observation()
-        self._run(case, seen, _Stage())
+        self._run(case, seen, self._stage_of(case))
         return seen
+
+    def _stage_of(self, case: Case) -> "_Stage":
+        return _Stage(lambda name: self.on_stage(name, case))
 
     def _compared_with_untouched(self, case: Case, seen: Observation, clock: Clock | None) -> Observation:
         """What the layer gives where the caller leaves x and y alone, and whether overwriting them made a difference."""
@@ -146,6 +157,7 @@ class Subject:
         return untouched
 
     def _run(self, case: Case, seen: Observation, stage: "_Stage") -> None:
+        stage.enter("constructor")
         layer = self.build(case)
         gamma = self.form.get(layer, "gamma")
         if _one_a_group(case, gamma):
@@ -156,10 +168,8 @@ class Subject:
         first = np.empty(0)
         for call in range(case.calls):
             last = call == case.calls - 1
-            stage.name, stage.training = (
-                "forward" if call else "first forward",
-                case.training_in(call) or not case.tracks,
-            )
+            stage.training = case.training_in(call) or not case.tracks
+            stage.enter("forward" if call else "first forward")
             x, dy = case.arrays(call, self.channels_last)
             if case.history == "refilled":
                 x = _refilled(first, x) if call else x
@@ -171,23 +181,23 @@ class Subject:
             if last:
                 keep_array(seen, "y", y, x, case, self.channels_last)
             if other is not None:
-                stage.name = "backward"
+                stage.enter("backward")
                 self._use(other, case, call)
-            y_before = y.copy() if isinstance(y, np.ndarray) else None
+            y_before = y.copy() if isinstance(y, np.ndarray) and not is_oversized(y, x) else None
             if case.overwrite:
                 _overwrite(x if case.overwrite == "x" else y)
                 x_before = x.tobytes()
             if not last and case.history == "forward only":
                 continue
-            stage.name = "backward"
+            stage.enter("backward")
             returned = self.form.call_backward(layer, dy, cache)
             given = split(returned)
             # what lies in x's memory changes with x, which is the caller's to change
-            if isinstance(y, np.ndarray) and not case.overwrite and not np.may_share_memory(y, x):
-                held.append(("y", y, y_before))  # type: ignore[arg-type]
+            if y_before is not None and not case.overwrite and not np.may_share_memory(y, x):
+                held.append(("y", y, y_before))
             if not last:
                 dx = given.get("dx")
-                if isinstance(dx, np.ndarray) and not np.may_share_memory(dx, x):
+                if isinstance(dx, np.ndarray) and not is_oversized(dx, x) and not np.may_share_memory(dx, x):
                     held.append(("dx", dx, dx.copy()))
                 continue
             if x.tobytes() != x_before and not seen.has("input-mutated"):
@@ -196,8 +206,8 @@ class Subject:
                 seen.find("upstream-gradient-mutated", "dx", "dy was changed by backward")
             _note_shared_memory(seen, given.get("dx"), dy, y)
             keep_array(seen, "dx", given.get("dx"), dy, case, self.channels_last)
-            keep_gradients(seen, layer, given, self.form, case)
-            keep_state(seen, layer, self.form, case)
+            keep_gradients(seen, layer, given, self.form, x, case)
+            keep_state(seen, layer, self.form, x, case)
         _note_overwritten(seen, held)
 
     def _use(self, other: Any, case: Case, call: int) -> None:
@@ -239,7 +249,9 @@ def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attem
     """
     backward = stage.name == "backward"
     if tried.timed_out:
-        seen.find("timeout", "y", f"no answer within {clock.seconds if clock else 0:g} s in {stage.name} of {case}")
+        seen.find(
+            "never-returns", "y", f"no answer within {clock.seconds if clock else 0:g} s in {stage.name} of {case}"
+        )
         seen.fail("backward" if backward else "forward", "no answer in time")
         return
     if "read-only" in tried.failure and stage.name != "constructor":
@@ -267,8 +279,17 @@ def _is_refusal(tried: Attempt[None]) -> bool:
 class _Stage:
     """How far a run has come: "constructor", "first forward", "forward" or "backward", and in which mode."""
 
+    tell: Callable[[str], None]
     name: str = "constructor"
     training: bool = True
+
+    def enter(self, name: str) -> None:
+        self.name = name
+        self.tell(name)
+
+
+def _nobody_asks(stage: str, case: Case) -> None:
+    pass
 
 
 def _refilled(array: Array, values: Array) -> Array:

@@ -6,27 +6,24 @@ to it in full. Two things tell the second: it rounds once, where the first round
 forward or backward speaks of widths, though one of its steps may not be wide enough.
 """
 
-import inspect
-import re
 from dataclasses import replace
-from typing import Any
 
 from reference.cases.probes import BASES
 from reference.cases.scope import Scope
 from reference.subjects.guard import Clock
-from reference.subjects.subject import Subject
+from reference.subjects.judged import Judged
 from reference.truth.convention import Convention
 from reference.truth.verdict import judge
 
 ONCE = 1.05  # units: a single rounding is at most 1, computing in float32 adds little; rounding each step 1.4 to 4
 
 
-def is_made_for_float16(subject: Subject, scope: Scope, convention: Convention, clock: Clock) -> bool:
+def is_made_for_float16(subject: Judged, scope: Scope, convention: Convention, clock: Clock) -> bool:
     """Whether its passes speak of widths, or y is rounded once in plain cases of all ranks, or wrong beyond all rounding.
 
     A y that is wrong in float64 too does not tell; where none tells it is not held to float16.
     """
-    if _mentions_widths(subject):
+    if subject.mentions_widths():
         return True
     errors = []
     for rank in scope.ndims:
@@ -42,19 +39,3 @@ def is_made_for_float16(subject: Subject, scope: Scope, convention: Convention, 
             elif "y" not in judge(subject, replace(case, dtype="float64"), convention, clock).wrong:
                 return True
     return bool(errors) and max(errors) <= ONCE
-
-
-def _mentions_widths(subject: Subject) -> bool:
-    """Whether a method but the constructor, or a function of a pair, converts to float32 or asks for float16."""
-    factory: Any = subject.factory
-    methods = (
-        [value for name, value in vars(factory).items() if name != "__init__"] if isinstance(factory, type) else []
-    )
-    for method in (*methods, *getattr(factory, "functions", ())):
-        try:
-            source = inspect.getsource(method)
-        except (TypeError, OSError):
-            continue
-        if re.search(r"result_type|float16|np\.half\b|astype\(\s*np\.float32|promote_types", source):
-            return True
-    return False

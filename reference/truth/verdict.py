@@ -11,8 +11,8 @@ import numpy as np
 
 from reference.cases.case import Case
 from reference.subjects.guard import Clock
+from reference.subjects.judged import Judged
 from reference.subjects.observation import Finding, Observation
-from reference.subjects.subject import Subject
 from reference.truth.compare import Comparison, compare
 from reference.truth.convention import Convention, Expected
 from reference.truth.exact import QUANTITIES
@@ -54,14 +54,15 @@ def wrong_in(trials: Iterable[Trial]) -> tuple[str, ...]:
     return tuple(name for name in QUANTITIES if name in failed)
 
 
-def judge(subject: Subject, case: Case, convention: Convention, clock: Clock | None = None) -> Trial:
-    """Run the subject on a case and hold it against the truth."""
-    return held_against(convention, case, subject.observe(case, clock))
-
-
-def held_against(convention: Convention, case: Case, seen: Observation) -> Trial:
-    """What was seen of a case, compared with what must be."""
+def judge(subject: Judged, case: Case, convention: Convention, clock: Clock | None = None) -> Trial:
+    """Run the subject on a case and hold it against the truth; one in a process of its own works meanwhile."""
+    subject.prepare([case])
     expected = convention.expected(case)
+    return held_against(convention, expected, case, subject.observe(case, clock))
+
+
+def held_against(convention: Convention, expected: Expected, case: Case, seen: Observation) -> Trial:
+    """What was seen of a case, compared with what must be."""
     truth = expected.truth
     comparisons = {}
     for name, value in truth.exact.items():

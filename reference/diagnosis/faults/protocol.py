@@ -23,6 +23,22 @@ ENTRIES = (
         quantities=("y",),
     ),
     Fault(
+        id="process-ended",
+        summary="It ends the process that it runs in, or leaves nothing of it to ask.",
+        fix="Raise an exception where something is wrong; call no exit, and look for what writes outside of its memory.",
+        wrong="os._exit(0); a crash in a C extension; a recursion without end",
+        right="raise ValueError(...)",
+        quantities=("y", "dx"),
+    ),
+    Fault(
+        id="never-returns",
+        summary="A call does not return.",
+        fix="Find the loop or the wait that has no end in this case.",
+        wrong="while True: ...",
+        right="a loop that ends for every x",
+        quantities=("y", *GRADIENTS),
+    ),
+    Fault(
         id="result-overwritten",
         summary="An array that was handed out is written to again, by a later call or by backward.",
         fix="Return a new array from each call.",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.cases.case import ANOTHER, Array, Case
+from reference.cases.case import ANOTHER, Case
 from reference.subjects.form import Form
 from reference.subjects.names import CACHES
 from reference.subjects.places import Place
@@ -68,7 +68,7 @@ class Spoken:
         return f"{f'{{{held}}} | ' if held else ''}by_{'key' if keys else 'name'}(returned{keys})"
 
 
-def spoken(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spoken | None:
+def spoken(subject: Subject, case: Case, parameters: Iterable[str]) -> Spoken | None:
     """How a program speaks to a layer in a case; None if that takes more than a few lines, or its file is not at hand."""
     if subject.channels_last or subject.form.primed or case.history == ANOTHER:
         return None
@@ -85,7 +85,7 @@ def _rest(steps: tuple[Any, ...]) -> str:
     return f".{Place(steps)}" if steps else ""
 
 
-def _layer(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spoken | None:
+def _layer(subject: Subject, case: Case, parameters: Iterable[str]) -> Spoken | None:
     form, constructor = subject.form, subject.constructor
     place = _place(subject.factory)
     held = {role: role for role in parameters} | {role: "" for role in constructor.takes if role.startswith("running")}

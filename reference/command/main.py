@@ -38,9 +38,10 @@ class _Output(Console):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args(arguments)
-    console, errors = _Output(highlight=False), Console(stderr=True, highlight=False)
+    console = _Output(highlight=False, force_jupyter=False)
+    errors = Console(stderr=True, highlight=False, force_jupyter=False)
     if not console.is_terminal:
-        console = _Output(highlight=False, width=100)
+        console = _Output(highlight=False, width=100, force_jupyter=False)
     try:
         if options.faults or options.explain:
             from reference.command import listings
@@ -81,17 +82,29 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
             errors.print(f"normcheck: {escape(outcome)}", soft_wrap=True)
             refused += 1
             continue
-        from reference.reporting.text import print_report
-
-        if reports:
-            console.print()
-        print_report(outcome, console)
+        show(outcome, console, errors, options, first=not reports)
         reports.append(outcome)
     if reports:
         _write(options, reports, {name: version(name) for name in ("numpy", "torch")})
     if refused:
         return 2
     return 0 if all(report.passed for report in reports) else 1
+
+
+def show(report: Any, console: Console, errors: Console, options: argparse.Namespace, first: bool) -> None:
+    """Print a report, or its script alone; then the verdict goes where people look, and not into the script."""
+    from reference.reporting.foreign import cleaned
+    from reference.reporting.headline import headline
+    from reference.reporting.text import print_report, print_script
+
+    if options.script:
+        print_script(report, console)
+        report = cleaned(report)
+        errors.print(f"{report.subject}: {headline(report)}", markup=False, soft_wrap=True)
+        return
+    if not first:
+        console.print()
+    print_report(report, console, options.verbose)
 
 
 def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) -> Iterator[tuple[str, Any]]:

@@ -41,10 +41,13 @@ def cleaned(result: R, encoding: str = "utf-8") -> R:
         return printable(text, encoding)
 
     def clean_fault(fault: NamedFault) -> NamedFault:
-        texts = ("summary", "fix", "evidence", "wrong", "right")
         return replace(
             fault,
-            **{name: clean(getattr(fault, name)) for name in texts},
+            summary=clean(fault.summary),
+            fix=clean(fault.fix),
+            evidence=clean(fault.evidence),
+            wrong=clean(fault.wrong),
+            right=clean(fault.right),
             alternatives=tuple(map(clean, fault.alternatives)),
         )
 

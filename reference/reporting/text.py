@@ -128,9 +128,9 @@ def _blocks(report: CheckResult, width: int, verbose: bool) -> Iterator[_Block]:
         yield _Block([Text(text)], [_line(text, width)], rank=6)
     if report.read_as:
         shown = report.read_as if verbose else report.read_as[: 2 * FOLDED]
-        rest = len(report.read_as) - len(shown)
-        text = f"read as: {', '.join(shown)}" + (f", and {rest} more" if rest else "")
-        yield _Block([Text(text, style="dim")], [_line(text, width, "dim")], rank=5, folded=rest > 0)
+        more = len(report.read_as) - len(shown)
+        text = f"read as: {', '.join(shown)}" + (f", and {more} more" if more else "")
+        yield _Block([Text(text, style="dim")], [_line(text, width, "dim")], rank=5, folded=more > 0)
     for number, fault in enumerate(report.faults):
         if verbose or number < CAUSES or len(report.faults) == CAUSES + 1:
             short = [_line(f"{label(fault)}: {fault.fix or fault.summary}", width, "bold yellow")]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from reference.cases.case import Case
 from reference.cases.scope import Scope
+from reference.reporting.counterexample import WORST_SEEN, obscurity
 from reference.reporting.result import Figures, Part
 from reference.subjects.guard import Clock
 from reference.subjects.reading import Refused
@@ -209,6 +210,7 @@ class Run:
         failing: list[Trial] = []
         wanted = _signature(known)
         shrunk = 0
+        obscure = min(map(obscurity, known), default=WORST_SEEN)  # a smaller case that shows less is no better one
         state = random.getstate()  # Hypothesis draws from the global generator, before it starts too
 
         @hypothesis.seed(seed)
@@ -225,7 +227,7 @@ class Run:
         )
         @hypothesis.given(cases(scope))
         def try_one(case: Case) -> None:
-            nonlocal shrunk
+            nonlocal shrunk, obscure
             trial = self.judged(case) if shrunk <= SHRINKING else None
             if trial is None:
                 raise _Enough
@@ -234,7 +236,9 @@ class Run:
             else:
                 self.drawn += 1
                 self.count(trial)
-            if trial.failed and (not wanted or wanted & _signature([trial])):
+            alike = trial.failed and (not wanted or wanted & _signature([trial]))
+            if alike and obscurity(trial) <= obscure:
+                obscure = obscurity(trial)
                 failing.append(trial)
                 raise _Mismatch
 

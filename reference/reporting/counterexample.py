@@ -13,19 +13,47 @@ from reference.truth.compare import error_units
 from reference.truth.verdict import Trial
 
 WORST = 6  # entries in the table
+ODD = 6  # numbers that are as easy to look at as one thing that is out of the ordinary
+USUAL_EPS = 1e-5
+WORST_SEEN = 2  # of `obscurity`
+FREE = 0.02  # of the natural scale, from which the numbers that should be there are no mere remainder
+PLAIN = 0.01  # of the largest number, from which an error is seen at a glance
 
 
 def size_of(case: Case) -> tuple[int, ...]:
-    """What makes a case small: few numbers first, then few things that are out of the ordinary."""
+    """What makes a case small: few numbers and few things that are out of the ordinary, each as bad as some numbers."""
     odd = (case.layout != "C") + (case.dy_layout != "C") + bool(case.overwrite) + (case.data != "unit")
     odd += (case.dtype != "float64") + bool(case.resize) + bool(case.history) + (not case.training)
-    return (0 in case.shape, prod(case.shape) * case.calls, odd, len(case.shape), case.seed)
+    odd += case.options.get("eps") not in (case.kind.optional["eps"], USUAL_EPS)
+    return (0 in case.shape, prod(case.shape) * case.calls + ODD * odd, odd, len(case.shape), case.seed)
 
 
 def smallest(failing: list[Trial]) -> Trial:
-    """The smallest trial, of those that have a wrong number if any has."""
+    """The smallest trial, of those that have a wrong number if any has, and of those the ones that show it best."""
     wrong = [trial for trial in failing if trial.wrong]
-    return min(wrong or failing, key=lambda trial: size_of(trial.case))
+    return min(wrong or failing, key=lambda trial: (obscurity(trial), size_of(trial.case)))
+
+
+def obscurity(trial: Trial) -> int:
+    """How hard a failure is to see: 0 where each wrong array shows it to the eye, 1 where some do, 2 where none does.
+
+    Two values that are normalized are 1 and -1 whatever they were: the right dx is next to nothing there, a remainder of
+    large terms, and says little of what it should be. An error that is small beside the values is not seen either.
+    """
+    seen = [_shows(trial, name) for name in trial.wrong]
+    return 0 if all(seen) else 1 if any(seen) else WORST_SEEN
+
+
+def _shows(trial: Trial, name: str) -> bool:
+    got, truth = trial.seen.outcome.get(name), trial.expected.truth
+    exact = truth.exact[name]
+    if got is None or got.shape != exact.shape or not np.isfinite(got.astype(np.float64)).all():
+        return True  # whatever should be there, this is not
+    exact, scale = exact.astype(np.float64), truth.scale[name].astype(np.float64)
+    if not exact.size or not np.isfinite(exact).all():
+        return False
+    off = np.max(np.abs(got - exact))
+    return bool(np.median(np.abs(exact) / np.where(scale > 0, scale, 1)) >= FREE and off >= PLAIN * np.abs(exact).max())
 
 
 def describe_failure(subject: Subject, trial: Trial, accepted: bool) -> Counterexample:

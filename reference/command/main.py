@@ -22,6 +22,7 @@ from rich.markup import escape
 from reference.command.loading import Unusable, load
 from reference.command.parser import names_of, parser
 from reference.kinds import KINDS
+from reference.reporting.files import stream_of
 
 DEFAULT = tuple(f"npnorm:{name}" for name in KINDS)
 MANY = 1000  # random cases a subject from which several subjects share the cores
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(options: argparse.Namespace, console: Console, errors: Console) -> int:
     subjects = options.subjects or list(DEFAULT)
     _refuse_unwritable(options)
+    if any(path is not None and stream_of(path) == 1 for path in (options.json, options.plot)):
+        console = errors  # what a program reads from standard output must be that alone
     work: dict[str, Any] = {
         "like": options.like,
         "examples": options.examples,
@@ -163,7 +166,8 @@ def _refuse_unwritable(options: argparse.Namespace) -> None:
     if options.plot is not None:
         if importlib.util.find_spec("matplotlib") is None:
             raise Unusable("--plot needs matplotlib: pip install 'npnorm[plot]'")
-        if options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        into = options.plot.exists() and not options.plot.is_file()  # a device or a pipe, which takes a PNG
+        if options.plot.suffix.lower() not in (".png", ".svg", ".pdf") and not into:
             raise Unusable(f"Expected a file ending in .png, .svg or .pdf for --plot but got {options.plot}")
 
 

@@ -90,9 +90,10 @@ def pictures_of(failing: list[Trial]) -> tuple[Picture, ...]:
         drawable = [t for t in failing if name in t.wrong and _drawable(t, name)]
         if not drawable:
             continue
-        ordered = sorted(drawable, key=lambda trial: size_of(trial.case))
+        ordered = sorted(drawable, key=lambda trial: (not _shows(trial, name), size_of(trial.case)))
         # typical: the one in the middle, of those small enough to be seen
-        seen = [t for t in ordered if prod(t.case.shape) <= 1500] or ordered[:1]
+        plain = [t for t in ordered if _shows(t, name)] or ordered
+        seen = [t for t in plain if prod(t.case.shape) <= 1500] or ordered[:1]
         for title, trial in (("smallest", ordered[0]), ("typical", seen[len(seen) // 2])):
             expected = np.asarray(trial.expected.truth.exact[name]).astype(np.float64)
             pictures.append(Picture(name, trial.case, title, np.asarray(trial.seen.outcome[name]), expected))

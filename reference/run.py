@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from reference.cases.case import Case
 from reference.cases.scope import Scope
-from reference.reporting.counterexample import WORST_SEEN, obscurity
+from reference.reporting.counterexample import MOST_OBSCURE, obscurity
 from reference.reporting.result import Figures, Part
 from reference.subjects.guard import Clock
 from reference.subjects.reading import Refused
@@ -210,7 +210,7 @@ class Run:
         failing: list[Trial] = []
         wanted = _signature(known)
         shrunk = 0
-        obscure = min(map(obscurity, known), default=WORST_SEEN)  # a smaller case that shows less is no better one
+        obscure = min(map(obscurity, known), default=MOST_OBSCURE)  # a smaller case that shows less is no better one
         state = random.getstate()  # Hypothesis draws from the global generator, before it starts too
 
         @hypothesis.seed(seed)

@@ -15,7 +15,7 @@ from reference.truth.verdict import Trial
 WORST = 6  # entries in the table
 ODD = 6  # numbers that are as easy to look at as one thing that is out of the ordinary
 USUAL_EPS = 1e-5
-WORST_SEEN = 2  # of `obscurity`
+MOST_OBSCURE = 2
 FREE = 0.02  # of the natural scale, from which the numbers that should be there are no mere remainder
 PLAIN = 0.01  # of the largest number, from which an error is seen at a glance
 
@@ -35,25 +35,25 @@ def smallest(failing: list[Trial]) -> Trial:
 
 
 def obscurity(trial: Trial) -> int:
-    """How hard a failure is to see: 0 where each wrong array shows it to the eye, 1 where some do, 2 where none does.
+    """How hard a failure is to see: 0 where it strikes the eye in each wrong array, to `MOST_OBSCURE`.
 
     Two values that are normalized are 1 and -1 whatever they were: the right dx is next to nothing there, a remainder of
-    large terms, and says little of what it should be. An error that is small beside the values is not seen either.
+    large terms, and says little of what it should be. An error that is small beside the values is hard to see as well.
     """
-    seen = [_shows(trial, name) for name in trial.wrong]
-    return 0 if all(seen) else 1 if any(seen) else WORST_SEEN
+    return max((_obscurity_of(trial, name) for name in trial.wrong), default=0)
 
 
-def _shows(trial: Trial, name: str) -> bool:
+def _obscurity_of(trial: Trial, name: str) -> int:
     got, truth = trial.seen.outcome.get(name), trial.expected.truth
-    exact = truth.exact[name]
-    if got is None or got.shape != exact.shape or not np.isfinite(got.astype(np.float64)).all():
-        return True  # whatever should be there, this is not
-    exact, scale = exact.astype(np.float64), truth.scale[name].astype(np.float64)
-    if not exact.size or not np.isfinite(exact).all():
-        return False
-    off = np.max(np.abs(got - exact))
-    return bool(np.median(np.abs(exact) / np.where(scale > 0, scale, 1)) >= FREE and off >= PLAIN * np.abs(exact).max())
+    exact, scale = (values[name].astype(np.float64) for values in (truth.exact, truth.scale))
+    if got is None or got.shape != exact.shape or got.dtype.kind not in "fiu":
+        return 0
+    got, there = got.astype(np.float64), np.isfinite(exact)
+    if (np.isfinite(got) != there).any():
+        return 0  # an infinity or a NaN where there is none, or the other way round
+    if not there.any() or np.median(np.abs(exact[there]) / np.where(scale > 0, scale, 1)[there]) < FREE:
+        return MOST_OBSCURE
+    return int(np.max(np.abs(got - exact)[there]) < PLAIN * np.max(np.abs(exact[there])))
 
 
 def describe_failure(subject: Subject, trial: Trial, accepted: bool) -> Counterexample:
@@ -90,9 +90,9 @@ def pictures_of(failing: list[Trial]) -> tuple[Picture, ...]:
         drawable = [t for t in failing if name in t.wrong and _drawable(t, name)]
         if not drawable:
             continue
-        ordered = sorted(drawable, key=lambda trial: (not _shows(trial, name), size_of(trial.case)))
+        ordered = sorted(drawable, key=lambda trial: (_obscurity_of(trial, name), size_of(trial.case)))
         # typical: the one in the middle, of those small enough to be seen
-        plain = [t for t in ordered if _shows(t, name)] or ordered
+        plain = [t for t in ordered if _obscurity_of(t, name) == _obscurity_of(ordered[0], name)]
         seen = [t for t in plain if prod(t.case.shape) <= 1500] or ordered[:1]
         for title, trial in (("smallest", ordered[0]), ("typical", seen[len(seen) // 2])):
             expected = np.asarray(trial.expected.truth.exact[name]).astype(np.float64)

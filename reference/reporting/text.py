@@ -154,7 +154,7 @@ def _blocks(report: CheckResult, width: int, verbose: bool) -> Iterator[_Block]:
     yield from _listed("hazard", hazards, [hazard.id for hazard in others], width, verbose, 3, "yellow")
     left_out = [f"{what} ({why})" for what, why in report.not_covered.items()]
     yield from _listed("not covered", left_out, list(report.not_covered), width, verbose, 5)
-    yield from _listed("note", list(report.notes), [f"{len(report.notes)} of them"], width, verbose, 6)
+    yield from _listed("note", list(report.notes), (), width, verbose, 6)
     if verbose and report.counterexample is not None:
         heading = Text("\nto see it with numpy and torch alone", style="bold")
         yield _Block([heading, _program(report.counterexample)])
@@ -168,8 +168,10 @@ def _listed(
         shown = texts if verbose or len(texts) == FOLDED + 1 else texts[:FOLDED]
         lines = [Text(f"{word}: {text}", style=style) for text in shown]
         if len(texts) > len(shown):
-            lines.append(Text(f"{word}: {len(texts) - len(shown)} more", style=style))
-        yield _Block(lines, [_line(f"{word}: {', '.join(names)}", width, style)], rank, folded=len(texts) > len(shown))
+            named = f": {', '.join(names[len(shown) :])}" if names else ""
+            lines.append(_line(f"{word}: {len(texts) - len(shown)} more{named}", width, style))
+        short = _line(f"{word}: {', '.join(names) or len(texts)}", width, style)
+        yield _Block(lines, [short], rank, folded=len(texts) > len(shown))
 
 
 def _line(text: str, width: int, style: str = "") -> Text:

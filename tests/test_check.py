@@ -45,7 +45,9 @@ def test_npnorm_passes_within_16_units(like):
     gradients = ("y", "dx", "dgamma") + (("dbeta",) if like != "RMSNorm" else ())
     assert report.quantities.keys() == {*gradients, *(("running_mean", "running_var") if like == "BatchNorm" else ())}
     assert {
-        name: report.quantities[name].largest_error for name in gradients if report.quantities[name].largest_error > MOST
+        name: report.quantities[name].largest_error
+        for name in gradients
+        if report.quantities[name].largest_error > MOST
     } == {}
     assert all(figures.worst_error > 0 for figures in report.quantities.values()), (
         "an error of nothing was not measured"
@@ -171,7 +173,12 @@ REFUSED = {  # the layer and what it is like, the options, the error and its tex
         TypeError,
         "accept to be the id of a convention, or several, but got 3",
     ),
-    "accepting bytes": ((npnorm.LayerNorm,), {"accept": [b"eps-default"]}, TypeError, "or several, but got b'eps-default'"),
+    "accepting bytes": (
+        (npnorm.LayerNorm,),
+        {"accept": [b"eps-default"]},
+        TypeError,
+        "or several, but got b'eps-default'",
+    ),
     "accepting a string of no id": ((npnorm.LayerNorm,), {"accept": "a-b"}, ValueError, "a convention but got 'a-b'"),
     "accepting no id": (
         (npnorm.LayerNorm,),

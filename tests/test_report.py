@@ -46,9 +46,15 @@ WRONG = Report(
         "y": Figures(passed=True, worst_error=2.5, tolerance=64.0, torch_error=3.25, cases=120, failed=0),
         "dx": Figures(passed=False, worst_error=4.5e15, tolerance=72.0, torch_error=2.0, cases=120, failed=90),
         "dgamma": Figures(
-            passed=False, worst_error=float("inf"), tolerance=72.0, torch_error=None, cases=110, failed=1,
-            largest_error=float("inf"), largest_torch_error=2.5,
-        ),  # fmt: skip
+            passed=False,
+            worst_error=float("inf"),
+            tolerance=72.0,
+            torch_error=None,
+            cases=110,
+            failed=1,
+            largest_error=float("inf"),
+            largest_torch_error=2.5,
+        ),
     },
     faults=[HALVED],
     backward_is_derivative_of_forward=False,

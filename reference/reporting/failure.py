@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned, printable
-from reference.reporting.headline import alternatives, label, units, verdict_line
+from reference.reporting.headline import alternatives, label, messages, units, verdict_line
 from reference.reporting.result import CheckResult, Counterexample
 
 OTHERS = 3  # further causes that have a line of their own
@@ -63,4 +63,4 @@ def _case(example: Counterexample) -> Iterator[str]:
             f"error {units(worst.error)}"
         )
     else:
-        yield from (f"  {text}" for text in (*map(str, example.comparisons), *example.problems))
+        yield from (f"  {message}" for message in messages(example, ()))

@@ -4,6 +4,7 @@ A symbolic link stays one, and what it points to is written. What is no regular 
 not replaced. Knows nothing of what it writes.
 """
 
+import errno
 import os
 import stat
 import sys
@@ -26,7 +27,10 @@ def write_file(path: Path, content: bytes) -> None:
             with path.open("wb", buffering=0) as file:
                 _write_all(file.fileno(), content)
         else:
-            _replace(Path(os.path.realpath(path)), content)
+            target = Path(os.path.realpath(path))
+            if target.is_symlink():
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            _replace(target, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 

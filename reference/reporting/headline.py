@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from reference.diagnosis.named import NamedFault
-from reference.reporting.result import CheckResult
+from reference.reporting.result import CheckResult, Counterexample, Entry
 
 
 def verdict_line(result: CheckResult, line: int | None = None, faults: Sequence[NamedFault] | None = None) -> str:
@@ -71,6 +71,12 @@ def consistency(result: CheckResult) -> str:
 def alternatives(fault: NamedFault) -> str:
     """What would do as well."""
     return f"or: {', or '.join(fault.alternatives)}, which would give the same numbers" if fault.alternatives else ""
+
+
+def messages(example: Counterexample, entries: Sequence[Entry]) -> list[str]:
+    """What is wrong in a case besides the entries that are shown of its arrays."""
+    shown = {entry.quantity for entry in entries}
+    return [*(str(c) for c in example.comparisons if c.quantity not in shown), *example.problems]
 
 
 def units(error: float | None) -> str:

@@ -8,7 +8,7 @@ from html import escape
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned
-from reference.reporting.headline import alternatives, consistency, headline, label, title, units
+from reference.reporting.headline import alternatives, consistency, headline, label, messages, title, units
 from reference.reporting.result import CheckResult, Counterexample
 
 GREEN, RED, AMBER = "#188038", "#c5221f", "#b06000"  # behind white letters
@@ -95,8 +95,7 @@ def _fault(fault: NamedFault) -> str:
 def _example(example: Counterexample) -> str:
     parts = [
         f'<div style="margin-top: 10px"><b>smallest failing case</b></div><div>{escape(str(example.case))}</div>',
-        *(f"<div>{escape(str(comparison))}</div>" for comparison in example.comparisons),
-        *(f"<div>{escape(problem)}</div>" for problem in example.problems),
+        *(f"<div>{escape(message)}</div>" for message in messages(example, example.entries)),
     ]
     if example.entries:
         rows = (

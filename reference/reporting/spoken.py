@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import ANOTHER, Array, Case
+from reference.reporting.foreign import printable
 from reference.subjects.form import Form
 from reference.subjects.names import CACHES
 from reference.subjects.places import Place
@@ -77,8 +78,11 @@ def spoken(subject: Subject, case: Case, parameters: Mapping[str, Array]) -> Spo
 
 
 def literal(value: Any) -> str:
-    """A text in double quotes, and any other plain value."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    """A text in double quotes, without what cannot be seen, and any other plain value."""
+    if not isinstance(value, str):
+        return repr(value)
+    quoted = json.dumps(value, ensure_ascii=False)
+    return printable(quoted, most=10 * len(quoted))
 
 
 def _rest(steps: tuple[Any, ...]) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned
-from reference.reporting.headline import alternatives, consistency, headline, label, title, units
+from reference.reporting.headline import alternatives, consistency, headline, label, messages, title, units
 from reference.reporting.result import CheckResult, Counterexample
 
 WIDTH = 100
@@ -226,12 +226,8 @@ def _example(example: Counterexample, width: int, verbose: bool) -> Iterator[Ren
     yield from _case(example)
     entries = example.entries if verbose else example.entries[:ENTRIES]
     digits = 9 if verbose or width >= WIDE else 5
-    shown = {entry.quantity for entry in entries}
-    for comparison in example.comparisons:
-        if verbose or comparison.quantity not in shown:
-            yield _indented(str(comparison))
-    for problem in example.problems:
-        yield _indented(problem)
+    for message in messages(example, () if verbose else entries):
+        yield _indented(message)
     if entries:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for column in ("quantity", "index", "got", "should be", "error"):

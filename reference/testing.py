@@ -57,7 +57,8 @@ def parametrize_with_checks(
     not enough for a verdict, GroupNorm-random fails.
 
     A layer is run once, by the first of its checks, and all of them report what came of it. With pytest-xdist that is
-    once a worker; `--dist loadgroup` sends all checks of a layer to the same one.
+    once a worker; `--dist loadfile` sends all tests of a file to the same one, and `--dist loadgroup` all checks of a
+    layer, which have its name as their group.
 
     Args:
         layers: classes or factories, or pairs of one and what it is like.

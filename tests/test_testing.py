@@ -16,6 +16,7 @@ from reference.reporting.headline import verdict_line
 pytest_plugins = ["pytester"]
 
 
+@pytest.mark.first
 @parametrize_with_checks([getattr(npnorm, like) for like in KINDS], examples=20)
 def test_npnorm(check):
     check()

@@ -5,7 +5,7 @@ This module puts the parts together; what is right is `truth`'s business, what w
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reference.cases.case import DTYPES
@@ -17,7 +17,7 @@ from reference.diagnosis.observed import hazards_of, refusals, starting_conventi
 from reference.kinds import Kind
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
-from reference.run import Progress, Run, Tally
+from reference.run import Progress, Run, Tally, Unfinished, behaviour_in, parts_of
 from reference.subjects.discovery import Discovery
 from reference.subjects.guard import Clock, attribute, seconds_for
 from reference.subjects.in_process import InProcess
@@ -38,7 +38,7 @@ def check(
     seed: int = 0,
     examples: int = 200,
     minimize: bool = True,
-    accept: Iterable[str] = (),
+    accept: str | Iterable[str] = (),
     strict: bool = False,
     names: Mapping[str, str] | None = None,
     dtypes: Sequence[str] | None = None,
@@ -63,7 +63,7 @@ def check(
         seed: of the random cases; the same seed gives the same report.
         examples: how many random cases follow the designed ones.
         minimize: whether to look for the smallest failing case.
-        accept: ids of conventions that are not counted as wrong; the layer is held to them instead.
+        accept: the id of a convention, or several, that are not counted as wrong; the layer is held to them instead.
         strict: whether hazards fail too, and random cases for which there was no time.
         names: what keywords, methods and arrays are called, where they are not found: from our name to theirs, as
             {"gamma": "scale", "dgamma": "grads['scale']", "eps": "epsilon"}.
@@ -127,9 +127,10 @@ def examine(
     if subject.lost and not failing:
         raise Refused(f"{name} cannot be checked: {subject.lost}")
     if run.unfinished and not failing:
-        raise Refused(
+        raise Unfinished(
             f"{name} took all of {timeout:g} s for {len(trials)} of {run.total - examples} designed cases, which agree: "
-            "give it more with timeout="
+            "give it more with timeout=",
+            parts_of(trials, run.untried),
         )
     with torch_layers.one_thread():
         if examples and (minimize or not failing):
@@ -143,7 +144,8 @@ def examine(
         incomplete = f"{run.drawn} of {examples} random cases in {timeout:g} s" if run.unfinished else ""
         if run.unfinished and failing:
             reason = subject.lost or f"the time of {timeout:g} s was over"
-            discovery.not_covered["some cases"] = f"{reason} after {run.tally.trials} of {run.total} cases"
+            first = {"some cases": f"{reason} after {run.tally.trials} of {run.total} cases"}
+            discovery = replace(discovery, not_covered=first | discovery.not_covered)
         return Report(
             subject=name,
             like=kind.name,
@@ -161,6 +163,8 @@ def examine(
             hazards=hazards,
             read_as=subject.read_as,
             incomplete=incomplete,
+            parts=parts_of(trials, run.untried),
+            behaviour=behaviour_in(trials, strict),
         )
 
 
@@ -229,7 +233,7 @@ def _notes(tally: Tally, trials: list[Trial], failing: list[Trial]) -> Iterator[
 def validated(
     kind: Kind,
     examples: int,
-    accept: Iterable[str],
+    accept: str | Iterable[str],
     ndims: Sequence[int] | None,
     dtypes: Sequence[str] | None,
     timeout: float,
@@ -239,9 +243,10 @@ def validated(
         raise ValueError(f"Expected examples to be at least 0 but got {examples}")
     if timeout <= 0:
         raise ValueError(f"Expected timeout to be more than 0 seconds but got {timeout}")
-    if isinstance(accept, str):
-        raise TypeError(f"Expected accept to be a list of ids but got the string {accept!r}")
-    accept = tuple(accept)
+    accept = (accept,) if isinstance(accept, str) or not isinstance(accept, Iterable) else tuple(accept)
+    for id in accept:
+        if not isinstance(id, str):
+            raise TypeError(f"Expected accept to be the id of a convention, or several, but got {id!r}")
     unknown = sorted(set(ndims or ()) - set(kind.ranks))
     if unknown:
         raise ValueError(f"Expected ndims to be some of {kind.ranks} for {kind.name} but got {unknown}")

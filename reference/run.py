@@ -5,20 +5,24 @@ Decides in which order cases are tried and when to stop; what is right is `truth
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import isfinite, prod
+from typing import NamedTuple
 
 from reference.cases.case import Case
 from reference.cases.scope import Scope
-from reference.reporting.result import Figures
+from reference.reporting.counterexample import MOST_OBSCURE, obscurity
+from reference.reporting.result import Figures, Part
 from reference.subjects.guard import Clock
 from reference.subjects.judged import Judged
+from reference.subjects.reading import Refused
 from reference.truth.convention import Convention
 from reference.truth.exact import QUANTITIES
 from reference.truth.tolerance import tolerance_of
 from reference.truth.verdict import Trial, judge
 
+SAID = 3  # failing cases of one quantity, dtype and rank that are kept in words
 SHRINKING = 120  # how many cases may be tried to make a failing one smaller
 LARGE = 100_000  # numbers from which a case is one of the few that may be left out
 TELLING = 4_000  # numbers from which the time of a case tells what a larger one takes
@@ -30,6 +34,20 @@ WITHOUT_LUCK = 60  # how many random ones to find one that fails, when a probe h
 Progress = Callable[[int, int], None]
 
 
+class _Worst(NamedTuple):
+    """One case's error in one quantity."""
+
+    failed: bool
+    error: float
+    tolerance: float
+    torch_error: float | None
+
+    @property
+    def rank(self) -> tuple[bool, bool, float, float]:
+        """By how much of its tolerance it takes, but for infinities, which tell less; of equals the least tolerance."""
+        return self.failed, isfinite(self.error), self.error / self.tolerance, -self.tolerance
+
+
 @dataclass
 class Tally:
     """The figures of each quantity while the cases go by."""
@@ -37,8 +55,9 @@ class Tally:
     trials: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
-    worst: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # error / tolerance, error, tolerance
-    torch: dict[str, float] = field(default_factory=dict)
+    worst: dict[str, _Worst] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+    torch: dict[str, float] = field(default_factory=dict)  # torch's largest errors
     torch_is_off: dict[str, tuple[float, Case]] = field(default_factory=dict)
 
     def add(self, trial: Trial) -> None:
@@ -46,12 +65,12 @@ class Tally:
         for name, comparison in trial.comparisons.items():
             self.counts[name] += 1
             self.failures[name] += not comparison.passed
-            ratio = comparison.error / comparison.tolerance
-            # of the cases that pass the one with the largest error, of those that fail the one farthest off
-            rank = (ratio, comparison.error) if not comparison.passed else (0.0, comparison.error)
-            if name not in self.worst or rank > self.worst[name][:2]:
-                self.worst[name] = (*rank, comparison.tolerance)
-            error = trial.expected.torch_errors.get(name, 0.0)
+            torch_error = trial.expected.torch_errors.get(name)
+            here = _Worst(not comparison.passed, comparison.error, comparison.tolerance, torch_error)
+            if name not in self.worst or here.rank > self.worst[name].rank:
+                self.worst[name] = here
+            self.largest[name] = max(self.largest.get(name, 0.0), comparison.error)
+            error = torch_error or 0.0
             self.torch[name] = max(self.torch.get(name, 0.0), error)
             limit = tolerance_of(name, trial.expected.truth.conditioning, trial.case.dtype)
             if name in self.torch_is_off:
@@ -63,15 +82,25 @@ class Tally:
         return {
             name: Figures(
                 passed=not self.failures[name],
-                worst_error=self.worst[name][1],
-                tolerance=self.worst[name][2],
-                torch_error=self.torch[name],
+                worst_error=self.worst[name].error,
+                tolerance=self.worst[name].tolerance,
+                torch_error=self.worst[name].torch_error,
                 cases=self.counts[name],
                 failed=self.failures[name],
+                largest_error=self.largest[name],
+                largest_torch_error=self.torch[name],
             )
             for name in QUANTITIES
             if self.counts[name]
         }
+
+
+class Unfinished(Refused):
+    """The time was over before the last designed case, and all before it agree: no verdict; `parts` as in a report."""
+
+    def __init__(self, text: str, parts: tuple[Part, ...]) -> None:
+        super().__init__(text)
+        self.parts = parts
 
 
 class _Enough(BaseException):
@@ -95,6 +124,7 @@ class Run:
     refusals: list[Trial] = field(default_factory=list)  # what the layer refused, whole or in part
     hazardous: list[Trial] = field(default_factory=list)  # in which a hazard was seen
     skipped: list[Case] = field(default_factory=list)  # large ones that this layer would take too long for
+    untried: list[Case] = field(default_factory=list)  # all designed ones that were not run
     drawn: int = 0  # how many random cases were tried
     _seconds: dict[Case, float] = field(default_factory=dict)
     unfinished: bool = False  # whether the time was over before the last case
@@ -128,16 +158,22 @@ class Run:
         """The trials of the designed cases, as many as there is time for."""
         trials: list[Trial] = []
         for place, case in enumerate(designed):
+            if self.unfinished:
+                self.untried.append(case)
+                continue
             self.subject.prepare([c for c in designed[place : place + AHEAD] if prod(c.shape) * c.calls < LARGE])
             if prod(case.shape) * case.calls >= LARGE:
                 if any(trial.failed for trial in trials):
-                    continue  # the large ones are for a layer with which all else agrees
+                    self.untried.append(case)  # the large ones are for a layer with which all else agrees
+                    continue
                 if self._would_take_too_long(case):
                     self.skipped.append(case)
+                    self.untried.append(case)
                     continue
             trial = self.judged(case)
             if trial is None:
-                break
+                self.untried.append(case)
+                continue
             self.count(trial)
             self._seconds[case] = trial.seen.seconds
             if trial.comparisons:
@@ -184,6 +220,7 @@ class Run:
         failing: list[Trial] = []
         wanted = _signature(known)
         shrunk = 0
+        obscure = min(map(obscurity, known), default=MOST_OBSCURE)  # a smaller case that shows less is no better one
         state = random.getstate()  # Hypothesis draws from the global generator, before it starts too
 
         @hypothesis.seed(seed)
@@ -200,7 +237,7 @@ class Run:
         )
         @hypothesis.given(cases(scope))
         def try_one(case: Case) -> None:
-            nonlocal shrunk
+            nonlocal shrunk, obscure
             trial = self.judged(case) if shrunk <= SHRINKING else None
             if trial is None:
                 raise _Enough
@@ -209,7 +246,9 @@ class Run:
             else:
                 self.drawn += 1
                 self.count(trial)
-            if trial.failed and (not wanted or wanted & _signature([trial])):
+            alike = trial.failed and (not wanted or wanted & _signature([trial]))
+            if alike and obscurity(trial) <= obscure:
+                obscure = obscurity(trial)
                 failing.append(trial)
                 raise _Mismatch
 
@@ -225,3 +264,27 @@ class Run:
 def _signature(trials: list[Trial]) -> set[str]:
     """What is wrong in some cases: quantities and findings."""
     return {name for trial in trials for name in (*trial.wrong, *(finding.id for finding in trial.findings))}
+
+
+def parts_of(trials: Sequence[Trial], untried: Sequence[Case]) -> tuple[Part, ...]:
+    """The designed cases, apart by quantity, dtype and rank."""
+    apart: dict[tuple[str, str, int], list[Trial]] = {}
+    for trial in trials:
+        for name in trial.comparisons:
+            apart.setdefault((name, trial.case.dtype, len(trial.case.shape)), []).append(trial)
+    left = Counter((case.dtype, len(case.shape)) for case in untried)
+    found = []
+    for (name, dtype, rank), alike in apart.items():
+        wrong = [f"{trial.comparisons[name]}, in {trial.case}" for trial in alike if name in trial.wrong]
+        found.append(Part(name, dtype, rank, len(alike), len(wrong), tuple(wrong[:SAID]), left[dtype, rank]))
+    return tuple(found)
+
+
+def behaviour_in(trials: Sequence[Trial], strict: bool) -> tuple[str, ...]:
+    """What a layer did besides its numbers, each kind once, with the first case in which it was seen."""
+    seen: dict[tuple[str, str], str] = {}
+    for trial in trials:
+        for finding in (*trial.findings, *(trial.hazards if strict else ())):
+            text = f"{finding.id}: {finding.quantity}: {finding.detail}, in {trial.case}"
+            seen.setdefault((finding.id, finding.quantity), text)
+    return tuple(seen.values())

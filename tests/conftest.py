@@ -20,11 +20,17 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-torch.set_num_threads(1)  # the arrays of the tests are small: a second thread only waits
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread for torch, since a second one only waits; the process that hands out the tests can do without torch."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)
+
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
@@ -64,6 +70,24 @@ def in_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
     monkeypatch.setattr(sys, "path", list(sys.path))  # a script changes both
     monkeypatch.setitem(sys.modules, "layer_under_test", ModuleType("layer_under_test"))
     return load
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What names a mistake comes first: with a broken kernel thousands of tests fail, and few of them say why."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands out one test at a time, in their order, but all checks of a layer at once: they share one run of it."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByLayer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            test, _, id = nodeid.partition("[")
+            return f"{test}[{id.partition('-')[0]}" if test.endswith("::test_npnorm") else nodeid
+
+    return ByLayer(config, log)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

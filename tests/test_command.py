@@ -4,7 +4,6 @@ In this process; `test_isolation` has what only a real one can show.
 """
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -123,7 +122,7 @@ def run(folder, capsys):
 def test_right_layer_is_0(run):
     code, out, err = run("layers.py:GoodLayerNorm", "--examples", "10")
     assert (code, err) == (0, "")
-    assert "PASS  all agrees with torch.nn, within rounding" in out
+    assert "PASS  all" in out.splitlines()[-1], "the verdict is what one sees last"
     assert out.startswith("layers.py:GoodLayerNorm as LayerNorm: ")
 
 
@@ -306,8 +305,11 @@ FIGURES = {
     "passed": bool,
     "worst_error": (*NUMBER, str),
     "tolerance": (*NUMBER, str),
-    "torch_error": NUMBER,
+    "torch_error": (*NUMBER, type(None)),
     "cases": int,
+    "failed": int,
+    "largest_error": NUMBER,
+    "largest_torch_error": NUMBER,
 }
 FAULT = {
     "id": str, "class": str, "quantities": list, "summary": str, "fix": str, "evidence": str, "alternatives": list,
@@ -405,12 +407,8 @@ def test_json_is_the_same_for_the_same_seed(run, folder):
 
 def test_json_takes_the_place_of_an_older_file(run, folder):
     (folder / "out.json").write_text("older " * 10_000)
-    (folder / "out.json").chmod(0o600)
     run("layers.py:GoodLayerNorm", "--json", "out.json", *QUICK)
     assert strict_json(folder / "out.json")["schema"] == 2
-    umask = os.umask(0)
-    os.umask(umask)
-    assert (folder / "out.json").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 @pytest.mark.parametrize("broken", ["os.replace", "os.fdopen"])
@@ -521,9 +519,9 @@ def test_narrow_terminal(run, terminal, columns):
     terminal.setenv("NO_COLOR", "1")
     _, out, _ = run("layers.py:HalfLayerNorm", *QUICK)
     out = re.sub(r"\x1b\[[\d;]*m", "", out)
-    report, rest = out.split("to see it with numpy and torch alone\n")
-    assert max(map(len, report.splitlines())) <= columns
-    header = next(line for line in report.splitlines() if line.startswith("quantity  verdict"))
-    assert ("tolerance" in header) == (columns >= 72)
-    assert re.search(r"^dx +WRONG +\d", report, flags=re.M)
-    compile(rest.split("\nnot covered")[0], "script", "exec")  # is not wrapped
+    assert max(map(len, out.splitlines())) <= columns
+    header = next(line for line in out.splitlines() if line.startswith("quantity  verdict"))
+    assert ("torch's" in header) == (columns >= 72)
+    assert re.search(r"^dx +WRONG +\d", out, flags=re.M)
+    _, out, _ = run("layers.py:HalfLayerNorm", "--script", *QUICK)
+    compile(re.sub(r"\x1b\[[\d;]*m", "", out), "script", "exec")  # is not wrapped

@@ -111,7 +111,7 @@ def test_pair_of_functions_is_a_subject(run):
 
 
 def test_wrong_pair_of_functions_is_1_with_a_script(run):
-    code, out, _ = run("norms.py:forward+backward_without_beta", "--like", "LayerNorm", *QUICK)
+    code, out, _ = run("norms.py:forward+backward_without_beta", "--like", "LayerNorm", "--verbose", *QUICK)
     assert code == 1
     assert re.search(r"^dbeta +WRONG", out, flags=re.M)
     assert "their_module.forward(x, gamma=gamma, beta=beta, eps=1e-05), their_module.backward_without_beta, xs" in out
@@ -207,7 +207,7 @@ def test_names_are_apart_by_commas():
 def test_dtypes_are_those_that_are_tried(run):
     arguments = ["norms.py:SingleLayerNorm", "--examples", "0", "--ndims", "2"]
     assert run(*arguments)[0] == 1
-    code, out, _ = run(*arguments, "--dtypes", "float64")
+    code, out, _ = run(*arguments, "--dtypes", "float64", "--verbose")
     assert code == 0
     assert "not covered: float32 (not asked for)" in out
     assert run(*arguments, "--dtypes", "float32, float64")[0] == 1

@@ -1,5 +1,6 @@
 """The picture of a failure: what is drawn where, and that a file comes out, whatever is wrong."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import npnorm
 from reference import check
 from reference.cases.case import make
+from reference.diagnosis.named import unknown
 from reference.reporting.picture import as_matrix, draw
 from reference.reporting.report import Report
 from reference.reporting.result import Picture
@@ -135,10 +137,19 @@ def test_what_is_drawn(tmp_path):
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none"}):
-        draw([report_with(*pair(case, "dx", got, expected))], tmp_path / "error.svg")
+        wrong = replace(report_with(*pair(case, "dx", got, expected)), faults=[unknown(("dx",), "seen")])
+        small = make("GroupNorm", (1, 2), groups=1)
+        other = pair(small, "dbeta", np.array([0.125, 3.0]), np.array([0.75, 3.0]))
+        named = replace(wrong, subject="Other", pictures=other, faults=[unknown(("dbeta",), "seen")])
+        draw([wrong, named], tmp_path / "error.svg")
     text = (tmp_path / "error.svg").read_text()
+    assert text.index("MyNorm dx: unknown") < text.index("Other dbeta: unknown"), "each subject has its own title"
+    for number in ("0.125", "0.75"):
+        assert f">{number}</text>" in text, "the numbers of a small array stand in its cells"
+    assert f">{expected.flat[0]:.3g}</text>" not in text, "those of a large one do not"
     for words in (
-        "MyNorm: error, relative to the largest value that should be there",
+        "error / largest value",
+        "dbeta, smallest failing case: got, and below it what should be there",
         "dx, smallest failing case",
         "dx, typical failing case",
         "x (2, 6, 4, 5) float64, 3 groups, unit data",
@@ -146,6 +157,18 @@ def test_what_is_drawn(tmp_path):
         "position in space",
     ):
         assert words in text
+
+
+def test_each_row_of_a_small_array_has_a_whole_number(tmp_path):
+    import matplotlib
+
+    case = make("LayerNorm", (3, 2))
+    got, expected = _values(case, lambda got, expected: got.fill(7))
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        draw([report_with(*pair(case, "dx", got, expected))], tmp_path / "error.svg")
+    ticks = set(re.findall(r">([-\d.]+)</text>", (tmp_path / "error.svg").read_text()))
+    assert {"0", "1", "2"} <= ticks
+    assert not {"0.5", "1.5", "0.0", "1.0"} & ticks
 
 
 def test_file_of_no_kind_is_refused(tmp_path):

@@ -26,6 +26,7 @@ from rich.markup import escape
 
 from reference.command.parser import names_of, parser
 from reference.kinds import KINDS
+from reference.reporting.files import stream_of
 from reference.subjects.guard import Clock, describe, seconds_for
 from reference.subjects.loading import ALL, Unusable, parts_of
 from reference.subjects.reading import Refused
@@ -62,9 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code. Whatever happens, it ends in a line of text and a code."""
     _stand_for_closed_streams()
     options = parser().parse_args(arguments)
-    console, errors = _Output(highlight=False), Console(stderr=True, highlight=False)
+    console = _Output(highlight=False, force_jupyter=False)
+    errors = Console(stderr=True, highlight=False, force_jupyter=False)
     if not console.is_terminal:
-        console = _Output(highlight=False, width=100)
+        console = _Output(highlight=False, width=100, force_jupyter=False)
     try:
         with _ended_by_sigterm():
             code = _command(options, console, errors)
@@ -95,6 +97,8 @@ def _command(options: argparse.Namespace, console: Console, errors: Console) -> 
 
 def _check(options: argparse.Namespace, console: Console, errors: Console) -> int:
     _refuse_unwritable(options)
+    if any(path is not None and stream_of(path) == 1 for path in (options.json, options.plot)):
+        console = errors  # what a program reads from standard output must be that alone
     work: dict[str, Any] = {
         "like": options.like,
         "examples": options.examples,
@@ -118,12 +122,8 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
             errors.print(f"normcheck: {escape(outcome)}", soft_wrap=True)
             refused[subject] = outcome
             continue
-        from reference.reporting.text import print_report
-
         try:
-            if reports:
-                console.print()
-            print_report(outcome, console)
+            show(outcome, console, errors, options, first=not reports)
         except OSError as error:
             unwritten, console.quiet = error, True
         reports.append(outcome)
@@ -133,6 +133,22 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     if not all(report.passed for report in reports):
         return 1
     return 2 if refused else 0
+
+
+def show(report: Any, console: Console, errors: Console, options: argparse.Namespace, first: bool) -> None:
+    """Print a report, or its script alone; then the verdict goes where people look, and not into the script."""
+    from reference.reporting.foreign import cleaned
+    from reference.reporting.headline import headline
+    from reference.reporting.text import print_report, print_script
+
+    if options.script:
+        print_script(report, console)
+        report = cleaned(report)
+        errors.print(f"{report.subject}: {headline(report)}", markup=False, soft_wrap=True)
+        return
+    if not first:
+        console.print()
+    print_report(report, console, options.verbose)
 
 
 def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) -> Iterator[tuple[str, Any]]:
@@ -270,7 +286,8 @@ def _refuse_unwritable(options: argparse.Namespace) -> None:
     if options.plot is not None:
         if importlib.util.find_spec("matplotlib") is None:
             raise Unusable("--plot needs matplotlib: pip install 'npnorm[plot]'")
-        if options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        into = options.plot.exists() and not options.plot.is_file()  # a device or a pipe, which takes a PNG
+        if options.plot.suffix.lower() not in (".png", ".svg", ".pdf") and not into:
             raise Unusable(f"Expected a file ending in .png, .svg or .pdf for --plot but got {options.plot}")
 
 

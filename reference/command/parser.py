@@ -34,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--examples", type=_count, default=200, metavar="N", help="random cases (default 200)")
     found.add_argument("--seed", type=_count, default=0, metavar="N", help="of the random cases (default 0)")
     found.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    shown = found.add_mutually_exclusive_group()
+    shown.add_argument("--verbose", action="store_true", help="print all there is to say, the script included")
+    shown.add_argument("--script", action="store_true", help="print only a program that shows the smallest failing case "
+                       "with numpy and torch alone: normcheck SUBJECT --script > repro.py")  # fmt: skip
     found.add_argument("--plot", type=Path, metavar="FILE.png", help="draw where it is wrong")
     found.add_argument("--accept", action="append", default=[], metavar="ID", help="a convention that is not counted "
                         "as wrong, by its id; may be repeated")  # fmt: skip

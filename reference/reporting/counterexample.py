@@ -13,19 +13,47 @@ from reference.truth.compare import error_units
 from reference.truth.verdict import Trial
 
 WORST = 6  # entries in the table
+ODD = 6  # numbers that are as easy to look at as one thing that is out of the ordinary
+USUAL_EPS = 1e-5
+MOST_OBSCURE = 2
+FREE = 0.02  # of the natural scale, from which the numbers that should be there are no mere remainder
+PLAIN = 0.01  # of the largest number, from which an error is seen at a glance
 
 
 def size_of(case: Case) -> tuple[int, ...]:
-    """What makes a case small: few numbers first, then few things that are out of the ordinary."""
+    """What makes a case small: few numbers and few things that are out of the ordinary, each as bad as some numbers."""
     odd = (case.layout != "C") + (case.dy_layout != "C") + bool(case.overwrite) + (case.data != "unit")
     odd += (case.dtype != "float64") + bool(case.resize) + bool(case.history) + (not case.training)
-    return (0 in case.shape, prod(case.shape) * case.calls, odd, len(case.shape), case.seed)
+    odd += case.options.get("eps") not in (case.kind.optional["eps"], USUAL_EPS)
+    return (0 in case.shape, prod(case.shape) * case.calls + ODD * odd, odd, len(case.shape), case.seed)
 
 
 def smallest(failing: list[Trial]) -> Trial:
-    """The smallest trial, of those that have a wrong number if any has."""
+    """The smallest trial, of those that have a wrong number if any has, and of those the ones that show it best."""
     wrong = [trial for trial in failing if trial.wrong]
-    return min(wrong or failing, key=lambda trial: size_of(trial.case))
+    return min(wrong or failing, key=lambda trial: (obscurity(trial), size_of(trial.case)))
+
+
+def obscurity(trial: Trial) -> int:
+    """How hard a failure is to see: 0 where it strikes the eye in each wrong array, to `MOST_OBSCURE`.
+
+    Two values that are normalized are 1 and -1 whatever they were: the right dx is next to nothing there, a remainder of
+    large terms, and says little of what it should be. An error that is small beside the values is hard to see as well.
+    """
+    return max((_obscurity_of(trial, name) for name in trial.wrong), default=0)
+
+
+def _obscurity_of(trial: Trial, name: str) -> int:
+    got, truth = trial.seen.outcome.get(name), trial.expected.truth
+    exact, scale = (values[name].astype(np.float64) for values in (truth.exact, truth.scale))
+    if got is None or got.shape != exact.shape or got.dtype.kind not in "fiu":
+        return 0
+    got, there = got.astype(np.float64), np.isfinite(exact)
+    if (np.isfinite(got) != there).any():
+        return 0  # an infinity or a NaN where there is none, or the other way round
+    if not there.any() or np.median(np.abs(exact[there]) / np.where(scale > 0, scale, 1)[there]) < FREE:
+        return MOST_OBSCURE
+    return int(np.max(np.abs(got - exact)[there]) < PLAIN * np.max(np.abs(exact[there])))
 
 
 def describe_failure(subject: Judged, trial: Trial, accepted: bool) -> Counterexample:
@@ -62,9 +90,10 @@ def pictures_of(failing: list[Trial]) -> tuple[Picture, ...]:
         drawable = [t for t in failing if name in t.wrong and _drawable(t, name)]
         if not drawable:
             continue
-        ordered = sorted(drawable, key=lambda trial: size_of(trial.case))
+        ordered = sorted(drawable, key=lambda trial: (_obscurity_of(trial, name), size_of(trial.case)))
         # typical: the one in the middle, of those small enough to be seen
-        seen = [t for t in ordered if prod(t.case.shape) <= 1500] or ordered[:1]
+        plain = [t for t in ordered if _obscurity_of(t, name) == _obscurity_of(ordered[0], name)]
+        seen = [t for t in plain if prod(t.case.shape) <= 1500] or ordered[:1]
         for title, trial in (("smallest", ordered[0]), ("typical", seen[len(seen) // 2])):
             expected = np.asarray(trial.expected.truth.exact[name]).astype(np.float64)
             pictures.append(Picture(name, trial.case, title, np.asarray(trial.seen.outcome[name]), expected))

@@ -1,8 +1,6 @@
-"""A report as JSON, and how it is written: whole or not at all. Reads result types only."""
+"""A report as JSON. Reads result types only."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -10,6 +8,7 @@ from sys import float_info
 from typing import Any
 
 from reference.diagnosis.named import NamedFault
+from reference.reporting.files import write_file
 from reference.reporting.result import CheckResult
 
 
@@ -27,8 +26,11 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
                 "passed": figures.passed,
                 "worst_error": _number(figures.worst_error),
                 "tolerance": _number(figures.tolerance),
-                "torch_error": _number(figures.torch_error),
+                "torch_error": None if figures.torch_error is None else _number(figures.torch_error),
                 "cases": figures.cases,
+                "failed": figures.failed,
+                "largest_error": _number(figures.largest_error),
+                "largest_torch_error": _number(figures.largest_torch_error),
             }
             for name, figures in result.quantities.items()
         },
@@ -88,20 +90,9 @@ def as_json(
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file whole or not at all: into a new file beside it, which then takes its place.
+    """Write it as `write_file` does.
 
     Raises:
         OSError: it cannot be written; an older file is as it was.
     """
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

@@ -3,7 +3,9 @@
 Reads results and their cases only. matplotlib is imported when a picture is asked for, and only then.
 """
 
+import textwrap
 from collections.abc import Sequence
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,23 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array, Case
+from reference.reporting.files import write_file
+from reference.reporting.foreign import cleaned
+from reference.reporting.headline import verdict_line
 from reference.reporting.result import CheckResult, Picture
 
-ROW = 2.6  # inches that a picture's row takes at least
+ROW, TITLE, WIDE = 2.6, 0.6, 11.0  # inches: of a row of two pictures, of the line above a subject's rows, of the whole
+LETTERS = 95  # in a line of the title
+CELLS = (8, 10)  # rows and columns up to which the numbers stand in the cells
+TICKS = 12  # rows or columns up to which each has its number
+DARK = 0.3  # of the error, from which the cell is so dark that its letters are white
 
 
 def draw(reports: Sequence[CheckResult], path: Path) -> None:
     """Write the picture of all that is wrong in `reports`; one that says so if nothing is.
+
+    Args:
+        path: whose ending says the format; PNG where it has none, as a device.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -28,39 +40,53 @@ def draw(reports: Sequence[CheckResult], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [(report, pair) for report in reports for pair in _pairs(report.pictures)]
-    if not rows:
+    reports = [cleaned(report) for report in reports]
+    if not any(report.pictures for report in reports):
         figure = pyplot.figure(figsize=(6, 1.5))
         passed = all(report.passed for report in reports)
-        figure.text(0.5, 0.5, "nothing is wrong" if passed else "no wrong array to draw", ha="center", va="center")
+        words = "nothing is wrong" if passed else "no wrong array to draw"
+        figure.text(0.5, 0.5, words, ha="center", va="center")
         _save(figure, path, 120)
         return
-    figure, axes = pyplot.subplots(
-        len(rows), 2, figsize=(11, 0.6 + ROW * len(rows)), squeeze=False, layout="constrained"
-    )
-    for (report, pair), pair_axes in zip(rows, axes, strict=True):
-        for picture, ax in zip(pair, pair_axes, strict=True):
-            _draw_one(figure, ax, report, picture)
-    names = sorted({report.subject for report, _ in rows})
-    figure.suptitle(f"{', '.join(names)}: error, relative to the largest value that should be there", fontsize=11)
+    concerned = [report for report in reports if report.pictures]
+    heights = [TITLE + ROW * len(_pairs(report.pictures)) for report in concerned]
+    figure = pyplot.figure(figsize=(WIDE, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(concerned), 1, squeeze=False, height_ratios=heights)
+    for part, report in zip(parts[:, 0], concerned, strict=True):
+        # a dollar sign would begin a formula
+        part.suptitle(_wrapped(verdict_line(report)).replace("$", r"\$"), fontsize=11, fontweight="bold")
+        pairs = _pairs(report.pictures)
+        axes = part.subplots(len(pairs), 2, squeeze=False)
+        for pair, pair_axes in zip(pairs, axes, strict=True):
+            for picture, ax in zip(pair, pair_axes, strict=True):
+                _draw_one(part, ax, picture)
     _save(figure, path, 110)
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, LETTERS, break_on_hyphens=False)[:3])
 
 
 def _save(figure: Any, path: Path, dpi: int) -> None:
     from matplotlib import pyplot
 
+    drawn = BytesIO()
     try:
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(drawn, dpi=dpi, format=path.suffix.removeprefix(".").lower() or "png")
     finally:
         pyplot.close(figure)
+    write_file(path, drawn.getvalue())
 
 
 def _pairs(pictures: Sequence[Picture]) -> list[tuple[Picture, Picture]]:
     return [(first, second) for first, second in zip(pictures[::2], pictures[1::2], strict=True)]
 
 
-def _draw_one(figure: Any, ax: Any, report: CheckResult, picture: Picture) -> None:
-    """One heat map: white where it agrees, the darker the farther off; lines between groups, thick ones between samples."""
+def _draw_one(figure: Any, ax: Any, picture: Picture) -> None:
+    """One heat map: white where it agrees, the darker the farther off; lines between groups, thick ones between samples.
+
+    In the cells of a small array stands what the layer gave, and below it what should be there.
+    """
     from matplotlib.colors import LogNorm
 
     got, expected = picture.got.astype(np.float64), picture.expected
@@ -76,13 +102,26 @@ def _draw_one(figure: Any, ax: Any, report: CheckResult, picture: Picture) -> No
         ax.axhline(position - 0.5, color="black", linewidth=1.6 if thick else 0.6)
     for position, thick in lines["columns"]:
         ax.axvline(position - 0.5, color="black", linewidth=1.6 if thick else 0.6)
+    numbers = matrix.shape[0] <= CELLS[0] and matrix.shape[1] <= CELLS[1]
+    if numbers:
+        values = [as_matrix(array, picture.case)[0] for array in (got, expected)]
+        for at in np.ndindex(matrix.shape):
+            letters = "white" if matrix[at] > DARK else "black"
+            words = "\n".join(f"{array[at]:.3g}" for array in values)
+            ax.text(at[1], at[0], words, ha="center", va="center", fontsize=6.5, color=letters)
     ax.set_xlabel(columns, fontsize=8)
     ax.set_ylabel(rows, fontsize=8)
     ax.tick_params(labelsize=7)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.yaxis.get_major_locator().set_params(integer=True)
-    ax.set_title(f"{picture.quantity}, {picture.title} failing case\n{_short(picture.case)}", fontsize=8)
-    figure.colorbar(image, ax=ax, fraction=0.04, pad=0.01).ax.tick_params(labelsize=7)
+    for axis, count in ((ax.xaxis, matrix.shape[1]), (ax.yaxis, matrix.shape[0])):
+        if count <= TICKS:
+            axis.set_ticks(range(count))
+        else:
+            axis.get_major_locator().set_params(integer=True)
+    legend = ": got, and below it what should be there" if numbers else ""
+    ax.set_title(f"{picture.quantity}, {picture.title} failing case{legend}\n{_short(picture.case)}", fontsize=8)
+    bar = figure.colorbar(image, ax=ax, fraction=0.04, pad=0.01)
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label("error / largest value", fontsize=7)
 
 
 def as_matrix(values: Array, case: Case) -> tuple[Array, str, str, dict[str, list[tuple[int, bool]]]]:

@@ -13,17 +13,39 @@ class Figures:
 
     Attributes:
         passed: whether it was within its tolerance every time.
-        worst_error, tolerance: of the worst case, in unit roundoffs of the natural scale.
-        torch_error: torch's own worst error over the same cases.
+        worst_error, tolerance: of the worst case, which is the one whose error is the most of its tolerance; in unit
+            roundoffs of the natural scale.
+        torch_error: torch's own error in that same case; None where torch is not what the layer is held to.
         cases: how many were compared. failed: how many of them were wrong.
+        largest_error, largest_torch_error: over all cases, whatever their tolerance.
     """
 
     passed: bool
     worst_error: float
     tolerance: float
-    torch_error: float
+    torch_error: float | None
     cases: int
     failed: int
+    largest_error: float = 0.0
+    largest_torch_error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One quantity over the designed cases of one dtype and rank: what one test of a suite is about.
+
+    Attributes:
+        cases: how many were compared. failed: how many of them were wrong. messages: of the first few of those.
+        untried: how many designed cases there were besides, that were not run.
+    """
+
+    quantity: str
+    dtype: str
+    rank: int
+    cases: int
+    failed: int
+    messages: tuple[str, ...]
+    untried: int
 
 
 @dataclass(frozen=True)
@@ -82,6 +104,7 @@ class CheckResult:
         hazards: what is right in ordinary use only; they fail a strict check.
         read_as: what has another name than in torch, as "scale = gamma".
         incomplete: how many random cases there was time for, "" if for all.
+        parts: the designed cases, apart by quantity, dtype and rank. behaviour: what was seen in them besides numbers.
     """
 
     subject: str
@@ -100,3 +123,5 @@ class CheckResult:
     hazards: list[NamedFault] = field(default_factory=list)
     read_as: tuple[str, ...] = ()
     incomplete: str = ""
+    parts: tuple[Part, ...] = field(default=(), repr=False)
+    behaviour: tuple[str, ...] = field(default=(), repr=False)

@@ -20,6 +20,8 @@ import numpy as np
 
 from reference.cases.case import Array, Case
 from reference.reporting import replay
+from reference.reporting.foreign import NAME
+from reference.subjects.guard import printable
 from reference.subjects.judged import Judged
 from reference.subjects.observation import GRADIENTS
 from reference.subjects.spoken import Spoken, literal
@@ -70,7 +72,8 @@ def script_for(subject: Judged, trial: Trial, accepted: bool = False) -> str:
         lines.append(f"raise AssertionError({literal('; '.join(finding.detail for finding in trial.findings))})")
     else:
         lines.append('print("no difference")')
-    return _program(f"{subject.name} against torch.nn.{_module(case)}.\n\n{case}\n", data, lines)
+    name = printable(subject.name, most=NAME).replace("\\", "\\\\").replace('"', "'")
+    return _program(f"{name} against torch.nn.{_module(case)}.\n\n{case}\n", data, lines)
 
 
 # --- the parts of the program -----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import numpy as np
 T = TypeVar("T")
 USERS_OWN: tuple[type[BaseException], ...] = (KeyboardInterrupt,)  # what no code under test is asked about
 OURS = Path(__file__).parent.parent
+READABLE = 1000  # characters of a stranger's text that are shown
 LONGEST = 1e8  # seconds; a timer takes no more
 
 
@@ -209,6 +210,17 @@ def attribute(thing: object, name: str, otherwise: Any = None) -> Any:
     return otherwise if found.error is not None else found.value
 
 
-def printable(text: str) -> str:
-    """A stranger's text as one line in which nothing moves a cursor or changes a colour, and that can be encoded."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def printable(text: object, encoding: str = "utf-8", most: int = READABLE) -> str:
+    """A text in one line, of characters that can be seen and that a stream of this encoding takes.
+
+    Args:
+        text: anything whose `str` is meant. encoding: of the stream. most: characters, beyond which "..." stands.
+    """
+    whole = str(text)
+    shown = whole if whole.isprintable() else "".join(map(_escaped, whole))
+    shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

@@ -15,6 +15,7 @@ import numpy as np
 
 from reference.cases.case import ANOTHER, Case
 from reference.subjects.form import Form
+from reference.subjects.guard import printable
 from reference.subjects.names import CACHES
 from reference.subjects.places import Place
 from reference.subjects.subject import Subject
@@ -77,8 +78,11 @@ def spoken(subject: Subject, case: Case, parameters: Iterable[str]) -> Spoken | 
 
 
 def literal(value: Any) -> str:
-    """A text in double quotes, and any other plain value."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    """A text in double quotes, without what cannot be seen, and any other plain value."""
+    if not isinstance(value, str):
+        return repr(value)
+    quoted = json.dumps(value, ensure_ascii=False)
+    return printable(quoted, most=10 * len(quoted))
 
 
 def _rest(steps: tuple[Any, ...]) -> str:

@@ -25,7 +25,6 @@ from reference.subjects.judged import Judged
 from reference.subjects.process.isolated import Isolated
 from reference.subjects.process.place import place_of
 from reference.subjects.reading import Refused, kind_of, name_of
-from reference.truth import torch_layers
 from reference.truth.half import is_made_for_float16
 from reference.truth.meant import not_meant, without
 from reference.truth.verdict import Trial
@@ -120,19 +119,21 @@ def examine(
     Raises:
         Refused: it cannot be checked.
     """
-    name, kind = subject.name, subject.kind
-    probed = probe(subject, ndims, accept, timeout, examples, progress, dtypes)
-    run, trials, discovery = probed.run, probed.trials, probed.discovery
-    failing = [trial for trial in trials if trial.failed]
-    if subject.lost and not failing:
-        raise Refused(f"{name} cannot be checked: {subject.lost}")
-    if run.unfinished and not failing:
-        raise Unfinished(
-            f"{name} took all of {timeout:g} s for {len(trials)} of {run.total - examples} designed cases, which agree: "
-            "give it more with timeout=",
-            parts_of(trials, run.untried),
-        )
-    with torch_layers.one_thread():
+    from reference.truth.torch_layers import one_thread  # which imports torch, if nobody has yet
+
+    with one_thread():
+        name, kind = subject.name, subject.kind
+        probed = probe(subject, ndims, accept, timeout, examples, progress, dtypes)
+        run, trials, discovery = probed.run, probed.trials, probed.discovery
+        failing = [trial for trial in trials if trial.failed]
+        if subject.lost and not failing:
+            raise Refused(f"{name} cannot be checked: {subject.lost}")
+        if run.unfinished and not failing:
+            raise Unfinished(
+                f"{name} took all of {timeout:g} s for {len(trials)} of {run.total - examples} designed cases, which agree: "
+                "give it more with timeout=",
+                parts_of(trials, run.untried),
+            )
         if examples and (minimize or not failing):
             failing += run.at_random(discovery.scope, failing, seed, examples)
         consistent = (
@@ -192,21 +193,20 @@ def probe(
         Refused: as `check`.
     """
     clock = Clock(timeout)
-    with torch_layers.one_thread():
-        discovery = subject.discover(ndims, clock, dtypes)
-        scope = discovery.scope
-        convention = accepted_convention(subject, accept, designed_for(scope), clock)
-        if dtypes is None and "float16" in scope.dtypes and not is_made_for_float16(subject, scope, convention, clock):
-            discovery = discovery.without_dtype(
-                "float16", "it computes in float16 itself: dtypes float16 says how far that goes"
-            )
-        designed = designed_for(discovery.scope)
-        run = Run(subject, convention, clock, len(designed) + examples, progress)
-        trials = run.designed(designed)
-        parts = not_meant(trials)
-        if parts:
-            trials = run.only(without(trials, list(parts)))
-            discovery = discovery.without_parts(parts)
+    discovery = subject.discover(ndims, clock, dtypes)
+    scope = discovery.scope
+    convention = accepted_convention(subject, accept, designed_for(scope), clock)
+    if dtypes is None and "float16" in scope.dtypes and not is_made_for_float16(subject, scope, convention, clock):
+        discovery = discovery.without_dtype(
+            "float16", "it computes in float16 itself: dtypes float16 says how far that goes"
+        )
+    designed = designed_for(discovery.scope)
+    run = Run(subject, convention, clock, len(designed) + examples, progress)
+    trials = run.designed(designed)
+    parts = not_meant(trials)
+    if parts:
+        trials = run.only(without(trials, list(parts)))
+        discovery = discovery.without_parts(parts)
     if designed and not trials:
         reason = run.refusals[0].seen.refused if run.refusals else ""
         raise Refused(

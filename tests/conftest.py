@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
+from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,15 +79,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+class ByLayer(LoadScopeScheduling):
     """Hands out one test at a time, in their order, but all checks of a layer at once: they share one run of it."""
-    from xdist.scheduler import LoadScopeScheduling
 
-    class ByLayer(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            test, _, id = nodeid.partition("[")
-            return f"{test}[{id.partition('-')[0]}" if test.endswith("::test_npnorm") else nodeid
+    def _split_scope(self, nodeid: str) -> str:
+        test, _, id = nodeid.partition("[")
+        return f"{test}[{id.partition('-')[0]}" if test.endswith("::test_npnorm") else nodeid
 
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     return ByLayer(config, log)
 
 

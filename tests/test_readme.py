@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import npnorm
+from reference import check
 from reference.command.main import main
 from reference.diagnosis.faults import SECTIONS
 
@@ -46,15 +48,20 @@ def my_layers(tmp_path, monkeypatch):
 def test_session_is_the_commands_output(my_layers, capsys):
     assert main(["my_layers.py:MyLayerNorm"]) == 1
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
-    assert _without_figures(printed).startswith(_without_figures(_block("FAIL  dx-gamma-outside-means")).rstrip())
+    assert _without_figures(printed).strip() == _without_figures(_block("FAIL  dx-gamma-outside-means")).strip()
 
 
 def test_script_has_some_eighty_lines(my_layers, capsys):
-    assert "a script of some eighty lines" in " ".join(TEXT.split())
-    main(["my_layers.py:MyLayerNorm"])
-    printed = capsys.readouterr().out.split("to see it with numpy and torch alone\n")[1]
-    script = printed[: printed.index('print("no difference")')].splitlines()
-    assert 75 <= len(script) + 1 < 90
+    assert "a program of some eighty lines" in " ".join(TEXT.split())
+    main(["my_layers.py:MyLayerNorm", "--script"])
+    assert 75 <= len(capsys.readouterr().out.splitlines()) < 90
+
+
+def test_figures_of_torch_and_npnorm_are_as_said():
+    (torch, ours) = re.search(r"up to ([\d.]+) million u.*?npnorm's to ([\d.]+) u", " ".join(TEXT.split())).groups()
+    figures = check(npnorm.GroupNorm).quantities.values()
+    assert max(f.largest_torch_error for f in figures) == pytest.approx(1e6 * float(torch), rel=0.1)
+    assert max(f.largest_error for f in figures) == pytest.approx(float(ours), rel=0.1)
 
 
 def test_fixed_lines_fix_it(my_layers, capsys):

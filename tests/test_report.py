@@ -12,6 +12,7 @@ import npnorm
 from reference import check
 from reference.cases.case import make
 from reference.diagnosis.named import NamedFault
+from reference.reporting.headline import verdict_line
 from reference.reporting.json_report import as_json, write_json
 from reference.reporting.report import Report
 from reference.reporting.result import Counterexample, Entry, Figures
@@ -163,6 +164,18 @@ def test_convention_is_said_apart_from_a_mistake():
     both = str(replace(WRONG, faults=[HALVED, BIASED]))
     assert "FAIL  dx-halved and var-biased (dx, dgamma wrong)" in both
     assert re.search(r"\ncause: dx-halved \(dx\)\n.*\nconvention: var-biased \(running_var\)\n", both, flags=re.S)
+
+
+def test_verdict_in_one_line():
+    assert verdict_line(WRONG) == "MyLayerNorm dx: dx-halved"
+    assert verdict_line(WRONG, 24) == "MyLayerNorm dx: dx-halved, line 24"
+    both = replace(WRONG, faults=[HALVED, replace(HALVED, id="dx-other"), BIASED])
+    assert verdict_line(both) == "MyLayerNorm dx: dx-halved and dx-other; running_var: var-biased (convention)"
+    assert verdict_line(both, faults=[BIASED]) == "MyLayerNorm running_var: var-biased (convention)"
+    assert (
+        verdict_line(replace(WRONG, faults=[replace(BIASED, quantities=())])) == "MyLayerNorm: var-biased (convention)"
+    )
+    assert verdict_line(RIGHT) == "MyLayerNorm: all agrees with torch.nn, within rounding"
 
 
 def test_unknown_is_said_as_such():

@@ -14,12 +14,14 @@ def verdict_line(result: CheckResult, line: int | None = None, faults: Sequence[
     """What is wrong with whom, as "MyNorm dx: dx-gamma-outside-means, line 24"; or that nothing is.
 
     Args:
-        line: of the layer's file in which the first mistake is, where that is known.
+        line: of the layer's file in which the first mistake is; by default that of the result's first fix, if it has any.
         faults: of the result that are meant; by default all.
     """
     faults = result.faults if faults is None else faults
     if not faults:
         return f"{result.subject}: {headline(result)}"
+    for fix in getattr(result, "fixes", ())[:1]:
+        line = fix.line if line is None else line
     said: dict[str, list[str]] = {}
     for fault in faults:
         kind = f" ({fault.kind})" if fault.kind != "mistake" else ""

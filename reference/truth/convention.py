@@ -6,11 +6,12 @@ Gives the exact values of a case, and torch's distance from them. Knows changes 
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from math import prod
+from typing import ClassVar
 
 from reference.cases.case import Case
 from reference.kinds import Kind
 from reference.subjects.subject import Subject
-from reference.truth import exact, torch_layers
+from reference.truth import exact
 from reference.truth.compare import compare
 from reference.truth.exact import QUANTITIES, Changes, Truth
 from reference.truth.tolerance import tolerance_of
@@ -27,7 +28,14 @@ class Expected:
 
 
 class Convention:
-    """What a subject is held to: torch's formula, or that with changes that the user accepted."""
+    """What a subject is held to: torch's formula, or that with changes that the user accepted.
+
+    Attributes:
+        beside_torch: whether torch runs each case too. It decides nothing, and takes a second to import: a process that
+            only looks for what is right does without.
+    """
+
+    beside_torch: ClassVar[bool] = True
 
     def __init__(self, changes: Changes | None = None) -> None:
         self.changes: Changes = changes or {}
@@ -40,7 +48,7 @@ class Convention:
 
     def _expected(self, case: Case) -> Expected:
         truth = exact.truth(case, self.changes)
-        torch = _torch_subject(case.kind).run(case).outcome
+        torch = _torch_subject(case.kind).run(case).outcome if self.beside_torch else {}
         errors = {}
         for name in QUANTITIES:
             if name in truth.exact and name in torch and not self.changes:
@@ -53,6 +61,8 @@ class Convention:
 
 @cache
 def _torch_subject(kind: Kind) -> Subject:
+    from reference.truth import torch_layers  # slow to import
+
     return Subject(torch_layers.LAYERS[kind.name], kind, f"torch {kind.name}")
 
 

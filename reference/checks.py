@@ -15,6 +15,7 @@ from reference.diagnosis.conventions import accepted_convention, conventions_nam
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
 from reference.kinds import Kind, kind_in, kind_named, untold
+from reference.repair.search import Sought, find_fix
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
 from reference.run import Progress, Run, Tally
@@ -44,6 +45,8 @@ def check(
     timeout: float | None = None,
     name: str | None = None,
     progress: Progress | None = None,
+    fix: bool = False,
+    fix_seconds: float = 10.0,
 ) -> Report:
     """Hold a layer against torch.nn, and name what is wrong with it.
 
@@ -66,6 +69,8 @@ def check(
             that does not return, that is a finding.
         name: what to call it in the report.
         progress: called with the cases done and the cases to do.
+        fix: whether to look for a change of the layer's source with which it passes; the report has it in `fixes`.
+        fix_seconds: of search, at most; a fix that is found is then proved, which takes about as long as a check.
 
     Raises:
         Refused: it cannot be checked; the text says why and what to do about it.
@@ -75,6 +80,8 @@ def check(
     kind = kind_of(name, like or getattr(layer, "like", None))
     timeout = 60 + 0.03 * examples if timeout is None else timeout
     accept = validated(layer, kind, examples, accept, ndims, dtypes, timeout)
+    if fix_seconds <= 0:
+        raise ValueError(f"Expected fix_seconds to be more than 0 but got {fix_seconds}")
     subject = Subject(layer, kind, name, channels_last, names)
     probed = probe(subject, ndims, accept, timeout, examples, progress, dtypes)
     run, trials, discovery = probed.run, probed.trials, probed.discovery
@@ -97,6 +104,14 @@ def check(
         if run.unfinished and failing:
             done = f"{run.tally.trials} of {run.total}"
             discovery.not_covered["some cases"] = f"the time of {timeout:g} s was over after {done} cases"
+        sought = Sought()
+        if fix and failing:
+
+            def again(other: Subject) -> Probed:
+                return probe(other, ndims, accept, timeout, 0, None, dtypes)
+
+            drawn = [trial for trial in failing if all(trial is not other for other in trials)]
+            sought = find_fix(subject, [*trials, *drawn], discovery, again, seed, fix_seconds)
         return Report(
             subject=name,
             like=kind.name,
@@ -114,6 +129,8 @@ def check(
             hazards=hazards,
             read_as=subject.read_as,
             incomplete=incomplete,
+            fixes=(sought.fix,) if sought.fix else (),
+            not_fixed=sought.reason,
         )
 
 

@@ -1,0 +1,526 @@
+"""Edits of one expression: a row of `RULES` for each way in which one is written wrong.
+
+A rule gets a site and gives texts to stand in its place, with how tightly they bind and what they cost: about the number
+of tokens that change, more where a person would hardly write it. Knows Python and NumPy's names; runs nothing.
+"""
+
+import ast
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from reference.repair.site import (
+    ATOM,
+    COMPARED,
+    LOOSE,
+    POWER,
+    PRODUCT,
+    SIGNED,
+    SUM,
+    SYMBOLS,
+    Site,
+    binds,
+    combine,
+    is_array,
+    is_axes,
+    is_number,
+    is_numeric,
+)
+from reference.repair.values import MISSING
+
+Change = tuple[str, int, float]
+Rule = Callable[[Site], Iterator[Change]]
+
+_OTHERS: dict[str, tuple[tuple[str, float], ...]] = {  # by an operator, those that are written for it
+    "+": (("-", 1.0), ("*", 1.5), ("/", 2.0)),
+    "-": (("+", 1.0), ("*", 1.6), ("/", 2.0)),
+    "*": (("/", 1.0), ("+", 1.6), ("-", 1.6), ("**", 2.5), ("@", 2.5)),
+    "/": (("*", 1.0), ("+", 2.0), ("-", 2.0), ("//", 2.5)),
+    "//": (("*", 1.0), ("/", 1.2), ("%", 1.5), ("-", 2.0)),
+    "%": (("//", 1.0), ("/", 2.0)),
+    "**": (("*", 1.0), ("/", 1.5)),
+    "@": (("*", 1.0),),
+}
+_BINDS = {"+": SUM, "-": SUM, "**": POWER}
+_NUMBERS = ("0", "1", "2", "3", "4", "0.5", "1.5", "-1", "-2", "-0.5", "-1.5", "0.0", "1.0", "2.0")
+_FUNCTIONS: dict[str, tuple[str, ...]] = {  # by the name of a function or method, others with such arguments
+    "mean": ("sum", "var", "prod", "max", "std"),
+    "sum": ("mean", "prod", "max", "var"),
+    "nansum": ("sum",),
+    "nanmean": ("mean",),
+    "median": ("mean", "sum"),
+    "average": ("mean", "sum"),
+    "prod": ("sum", "mean"),
+    "var": ("std", "mean"),
+    "std": ("var", "mean"),
+    "max": ("min", "mean", "sum"),
+    "min": ("max", "mean"),
+    "amax": ("mean",),
+    "maximum": ("minimum", "add"),
+    "minimum": ("maximum",),
+    "sqrt": ("square", "abs", "reciprocal"),
+    "square": ("sqrt", "abs"),
+    "abs": ("square", "sqrt"),
+    "cbrt": ("sqrt",),
+    "exp": ("sqrt", "square"),
+    "log": ("sqrt",),
+    "reciprocal": ("sqrt",),
+    "zeros": ("ones",),
+    "ones": ("zeros",),
+    "zeros_like": ("ones_like",),
+    "ones_like": ("zeros_like",),
+    "add": ("subtract", "multiply"),
+    "subtract": ("add",),
+    "multiply": ("divide", "add"),
+    "divide": ("multiply",),
+    "true_divide": ("multiply",),
+    "cumsum": ("sum",),
+    "swapaxes": ("reshape",),
+    "repeat": ("tile",),
+    "tile": ("repeat",),
+    "float16": ("float32", "float64"),
+    "float32": ("float64",),
+}
+_REDUCTIONS = {
+    "mean",
+    "sum",
+    "var",
+    "std",
+    "prod",
+    "max",
+    "min",
+    "average",
+    "median",
+    "amax",
+    "nansum",
+    "nanmean",
+    "any",
+}
+_NO_CALL = {"reshape", "astype", "range", "tuple", "len", "int", "print", "isinstance", "append", "zip", "enumerate"}
+VOCABULARY = {  # words of the formula, plainer than other names
+    "gamma", "weight", "beta", "bias", "std", "inv_std", "rstd", "istd", "ivar", "inv_var", "var", "eps", "mean", "mu",
+    "n", "m", "N", "M", "D", "x_hat", "xhat", "x_norm", "x_mu", "xmu", "centred", "dxhat", "momentum", "count", "size",
+}  # fmt: skip
+
+
+def word_cost(text: str) -> float:
+    """What a name costs: a word of the formula less than another."""
+    return 0.0 if text.removeprefix("self.") in VOCABULARY else 0.3
+
+
+def operator(site: Site) -> Iterator[Change]:
+    node = site.node
+    if isinstance(node, ast.BinOp) and (symbol := SYMBOLS.get(type(node.op))):
+        for other, cost in _OTHERS[symbol]:
+            level = _BINDS.get(other, PRODUCT)
+            left = ATOM if other == "**" else level
+            right = SIGNED if other == "**" else level + 1
+            yield f"{site.text(node.left, left)} {other} {site.text(node.right, right)}", level, cost
+        if symbol in "-/" or symbol == "**":
+            level = binds(node)
+            left, right = (ATOM, SIGNED) if symbol == "**" else (level, level + 1)
+            yield f"{site.text(node.right, left)} {symbol} {site.text(node.left, right)}", level, 2.0
+
+
+def dropped(site: Site) -> Iterator[Change]:
+    """One operand left out, or a sign, a call, an index."""
+    node = site.node
+    if isinstance(node, ast.BinOp):
+        yield site.text(node.left), binds(node.left), 1.2
+        cost = 1.2 if not isinstance(node.op, (ast.Sub, ast.Div)) else 2.0
+        yield site.text(node.right), binds(node.right), cost
+        if isinstance(node.op, ast.Sub):
+            yield f"-{site.text(node.right, SIGNED)}", SIGNED, 1.3
+    elif isinstance(node, ast.UnaryOp):
+        yield site.text(node.operand), binds(node.operand), 1.0
+    elif isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute) and is_array(site.seen.value(node.func.value)):
+            yield site.text(node.func.value), binds(node.func.value), 1.5
+        elif len(node.args) >= 1 and not isinstance(node.args[0], (ast.Starred, ast.GeneratorExp)):
+            yield site.text(node.args[0]), binds(node.args[0]), 1.5
+            if len(node.args) == 2 and not isinstance(node.args[1], ast.Starred):
+                yield site.text(node.args[1]), binds(node.args[1]), 2.0
+    elif isinstance(node, ast.Subscript):
+        yield site.text(node.value), binds(node.value), 1.6
+    elif isinstance(node, ast.IfExp):
+        yield site.text(node.body), binds(node.body), 1.5
+        yield site.text(node.orelse), binds(node.orelse), 1.5
+    elif isinstance(node, ast.BoolOp):
+        for value in node.values:
+            yield site.text(value), binds(value), 1.5
+
+
+def sign(site: Site) -> Iterator[Change]:
+    if _computed(site) and not isinstance(site.node, (ast.UnaryOp, ast.Constant)):
+        yield f"-{site.text(site.node, SIGNED)}", SIGNED, 1.2
+
+
+def number(site: Site) -> Iterator[Change]:
+    node = site.node
+    if not isinstance(node, ast.Constant) or not is_number(node.value):
+        return
+    for text in _NUMBERS:
+        if float(text) != node.value or ("." in text) != isinstance(node.value, float):
+            whole = isinstance(node.value, int) == ("." not in text)
+            yield text, SIGNED if text.startswith("-") else ATOM, 1.0 + 0.3 * (not whole) + 0.1 * len(text)
+    for name, value in site.names.items():
+        if is_number(value) and (value == node.value or 0 < abs(value) < 1):
+            yield name, ATOM, 1.5 + word_cost(name)
+    if isinstance(node.value, float):
+        for other in (1e-5, 1e-8, 1e-12):
+            if node.value in (1e-5, 1e-8, 1e-12, 1e-3, 1e-6) and other != node.value:
+                yield repr(other), ATOM, 2.5
+
+
+def power(site: Site) -> Iterator[Change]:
+    """A square, a root or an inverse that is missing."""
+    node, parent = site.node, site.parent
+    if not _computed(site) or isinstance(node, (ast.Constant, ast.UnaryOp)):
+        return
+    if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow):
+        return
+    atom = site.text(node, ATOM)
+    for exponent, cost in (("2", 2.0), ("0.5", 2.2), ("3", 2.3), ("-1", 2.5), ("-0.5", 2.6), ("1.5", 2.6), ("-2", 3.0)):
+        yield f"{atom}**{exponent}", POWER, cost
+    yield f"{_numpy(site)}.sqrt({site.own})", ATOM, 2.1
+    yield f"1 / {site.text(node, POWER)}", PRODUCT, 2.4
+    yield f"1 / {_numpy(site)}.sqrt({site.own})", PRODUCT, 3.0
+
+
+def function(site: Site) -> Iterator[Change]:
+    """Another function for one with such arguments."""
+    node = site.node
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return
+    start, end = site.source.span(node)
+    name_end = site.source.span(node.func)[1]
+    name_start = name_end - len(node.func.attr)
+    for other in _FUNCTIONS.get(node.func.attr, ()):
+        text = site.source.text[start:name_start] + other + site.source.text[name_end:end]
+        yield text, ATOM, 1.0 + 0.1 * _FUNCTIONS[node.func.attr].index(other)
+
+
+def axes(site: Site) -> Iterator[Change]:
+    """Other axes for those of a reduction, other numbers for those of a tuple."""
+    if not _is_axis(site):
+        return
+    held = site.value
+    for text, value in _axis_texts(site):
+        if value is MISSING or not _same(value, held):
+            yield text, ATOM, 1.6 + 0.15 * text.count(",") + 0.3 * ("(" in text and "range" in text)
+
+
+def arguments(site: Site) -> Iterator[Change]:
+    """keepdims, ddof, axis added, changed or left out; arguments swapped."""
+    node = site.node
+    if not isinstance(node, ast.Call):
+        return
+    start, end = site.source.span(node)
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    reduces = name in _REDUCTIONS
+    for keyword in node.keywords:
+        if keyword.arg and keyword.arg in ("keepdims", "ddof", "axis", "dtype", "out"):
+            yield _without_argument(site, keyword), ATOM, 1.3 + 0.4 * (keyword.arg == "axis")
+            if isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, bool):
+                first, last = site.source.span(keyword.value)
+                text = site.source.text[start:first] + str(not keyword.value.value) + site.source.text[last:end]
+                yield text, ATOM, 1.0
+    given = {keyword.arg for keyword in node.keywords}
+    inside = site.source.text[start : end - 1].rstrip().rstrip(",")
+    comma = "" if inside.endswith("(") else ", "
+    if reduces:
+        if "keepdims" not in given:
+            yield f"{inside}{comma}keepdims=True)", ATOM, 1.4
+        if "ddof" not in given and name in ("var", "std"):
+            yield f"{inside}{comma}ddof=1)", ATOM, 1.5
+        positional = 1 if isinstance(node.func, ast.Attribute) and is_array(site.seen.value(node.func.value)) else 2
+        if "axis" not in given and len(node.args) < positional:
+            for text, _ in _axis_texts(site):
+                yield f"{inside}{comma}axis={text})", ATOM, 1.8 + 0.1 * text.count(",")
+                yield f"{inside}{comma}axis={text}, keepdims=True)", ATOM, 2.3 + 0.1 * text.count(",")
+    if len(node.args) == 2 and not any(isinstance(arg, ast.Starred) for arg in node.args):
+        (a, b), (c, d) = map(site.source.span, node.args)
+        text = site.source.text
+        yield text[start:a] + text[c:d] + text[b:c] + text[a:b] + text[d:end], ATOM, 1.8
+
+
+def name(site: Site) -> Iterator[Change]:
+    """A name of the same kind for another, or for an attribute."""
+    node = site.node
+    if not isinstance(node, (ast.Name, ast.Attribute)) or site.value is MISSING:
+        return
+    for text, value in site.names.items():
+        if (
+            text == site.own
+            or (type(value) is not type(site.value)
+            and not (is_numeric(value) and is_numeric(site.value)))
+        ):
+            continue
+        if is_array(value) and value.shape != np.shape(site.value):
+            if combine(value, site.value) is None:
+                continue
+            yield text, ATOM, 1.7 + word_cost(text)
+        elif is_numeric(value) or is_axes(value) or isinstance(value, bool):
+            yield text, ATOM, 1.2 + word_cost(text)
+    if is_number(site.value):
+        for text in counts(site):
+            yield text, ATOM if "/" not in text else PRODUCT, 2.0 + 0.2 * text.count(".")
+
+
+def index(site: Site) -> Iterator[Change]:
+    """Other places of a shape, other shapes of an array."""
+    node = site.node
+    if isinstance(node, ast.Subscript) and is_axes(site.seen.value(node.value)) and is_number(site.value):
+        base = site.text(node.value)
+        for at in ("0", "1", "2", "3", "-1"):
+            yield f"{base}[{at}]", ATOM, 1.1
+    if is_number(site.value) and isinstance(node, (ast.Subscript, ast.Attribute, ast.Call)):
+        for text in counts(site):
+            yield text, ATOM if "/" not in text else PRODUCT, 1.8 + 0.3 * ("/" in text)
+    if is_array(site.value) and 1 <= site.value.ndim <= 3:
+        atom = site.text(node, ATOM)
+        for inserted in ("[:, None]", "[..., None]", "[None, :]", "[None]")[: 4 if site.value.ndim == 1 else 2]:
+            yield atom + inserted, ATOM, 2.2
+        for text, value in site.names.items():
+            if is_axes(value) and (int(np.prod(value)) == site.value.size or -1 in value):
+                yield f"{atom}.reshape({text})", ATOM, 2.6
+            elif is_array(value) and value.size == site.value.size and value.shape != site.value.shape:
+                yield f"{atom}.reshape({text}.shape)", ATOM, 2.6
+        yield f"{atom}.T", ATOM, 2.8
+
+
+def factor(site: Site) -> Iterator[Change]:
+    """A factor, a divisor or a term of the names in scope that is missing."""
+    if not _computed(site) or isinstance(site.node, ast.Constant):
+        return
+    held = site.value
+    parent_op = type(site.parent.op) if isinstance(site.parent, ast.BinOp) else None
+    inner = parent_op in (ast.Mult, ast.Div) and not (
+        isinstance(site.parent, ast.BinOp) and site.parent.right is site.node and parent_op is ast.Div
+    )
+    operands = [(text, value, word_cost(text)) for text, value in site.names.items() if is_numeric(value)]
+    operands += [(text, 1, 0.5 + 0.3 * ("/" in text)) for text in counts(site)]
+    product, plain = site.text(site.node, PRODUCT), site.text(site.node, SUM)
+    for text, value, cost in operands:
+        shape = combine(held, value)
+        if shape is None or (len(shape) > max(np.ndim(held), 1) and is_array(held) and np.ndim(held)):
+            continue
+        cost += 0.8 * (shape != np.shape(held))
+        if not inner:
+            tight = f"({text})" if "/" in text else text
+            yield f"{product} * {tight}", PRODUCT, 2.0 + cost
+            yield f"{product} / {tight}", PRODUCT, 2.0 + cost
+        if parent_op not in (ast.Add, ast.Sub):
+            yield f"{plain} + {text}", SUM, 2.2 + cost
+            yield f"{plain} - {text}", SUM, 2.2 + cost
+    if not inner:
+        for text in ("2", "0.5"):
+            yield f"{text} * {product}", PRODUCT, 2.2
+    if parent_op not in (ast.Add, ast.Sub):
+        yield f"{plain} + 1", SUM, 2.4
+        yield f"{plain} - 1", SUM, 2.2
+        yield f"1 - {site.text(site.node, PRODUCT)}", SUM, 1.8
+
+
+def besides(site: Site) -> Iterator[Change]:
+    """`n / (n - 1)` and the like, where a count is."""
+    if not _computed(site) or isinstance(site.node, ast.Constant):
+        return
+    if isinstance(site.parent, ast.BinOp) and isinstance(site.parent.op, (ast.Mult, ast.Div)):
+        return
+    product = site.text(site.node, PRODUCT)
+    whole = [
+        text
+        for text, value in site.names.items()
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    ]
+    for text in [*whole, *(t for t in counts(site) if "/" not in t)]:
+        yield f"{product} * {text} / ({text} - 1)", PRODUCT, 4.0
+    for text in [t for t in counts(site) if "//" in t]:
+        yield f"{product} * ({text}) / ({text} - 1)", PRODUCT, 5.0
+
+
+def condition(site: Site) -> Iterator[Change]:
+    """A condition negated, a comparison turned, `and` for `or`, a flag for another."""
+    node = site.node
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        turned = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
+        turned |= {ast.Is: "is not", ast.IsNot: "is"}
+        for kind, symbol in turned.items():
+            if isinstance(node.ops[0], kind):
+                left, right = site.text(node.left), site.text(node.comparators[0])
+                yield f"{left} {symbol} {right}", COMPARED, 1.0
+    if isinstance(node, ast.BoolOp):
+        word = " or " if isinstance(node.op, ast.And) else " and "
+        yield word.join(site.text(value, COMPARED) for value in node.values), LOOSE, 1.0
+    tests = isinstance(site.parent, (ast.If, ast.IfExp, ast.While)) and site.parent.test is node
+    if tests or isinstance(site.value, bool):
+        yield f"not {site.text(node, COMPARED)}", LOOSE, 1.2
+        for text, value in site.names.items():
+            if isinstance(value, bool) and text != site.own:
+                yield f"{site.text(node, COMPARED)} and {text}", LOOSE, 2.0
+                yield f"{site.text(node, COMPARED)} or not {text}", LOOSE, 2.4
+    if isinstance(node, ast.IfExp):
+        yield (
+            f"{site.text(node.orelse, COMPARED)} if {site.text(node.test, COMPARED)} else {site.text(node.body, COMPARED)}",
+            LOOSE,
+            1.5,
+        )
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield str(not node.value), ATOM, 1.0
+
+
+def order(site: Site) -> Iterator[Change]:
+    """Two of what is returned or unpacked together, in the other order."""
+    node = site.node
+    if isinstance(node, ast.Tuple) and 2 <= len(node.elts) <= 6 and not is_axes(site.value):
+        start, end = site.source.span(node)
+        text = site.source.text
+        for i, one in enumerate(node.elts):
+            for other in node.elts[i + 1 :]:
+                (a, b), (c, d) = site.source.span(one), site.source.span(other)
+                yield text[start:a] + text[c:d] + text[b:c] + text[a:b] + text[d:end], ATOM, 1.5
+
+
+def copied(site: Site) -> Iterator[Change]:
+    """A copy that is missing."""
+    if is_array(site.value) and isinstance(site.node, (ast.Name, ast.Attribute)):
+        yield f"{site.own}.copy()", ATOM, 1.8
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("another operator", operator),
+    ("left out", dropped),
+    ("another sign", sign),
+    ("another number", number),
+    ("a power", power),
+    ("another function", function),
+    ("other axes", axes),
+    ("other arguments", arguments),
+    ("another name", name),
+    ("another index", index),
+    ("a factor or a term", factor),
+    ("an unbiased factor", besides),
+    ("another condition", condition),
+    ("another order", order),
+    ("a copy", copied),
+)
+
+
+# --- what the rules share ---------------------------------------------------------------------------------------------
+
+
+def _computed(site: Site) -> bool:
+    """Whether an expression is a number or an array that is calculated with, and not a size, an index or an argument."""
+    if not is_numeric(site.value):
+        return False
+    parent = site.parent
+    if isinstance(parent, (ast.Subscript, ast.Slice, ast.Tuple)) and not is_array(site.value):
+        return False
+    if isinstance(parent, ast.Attribute) and is_array(site.value):
+        return parent.attr in _REDUCTIONS or parent.attr in ("reshape", "astype", "copy", "dot", "transpose")
+    if isinstance(parent, ast.Call) and isinstance(site.value, int):
+        name = parent.func.attr if isinstance(parent.func, ast.Attribute) else getattr(parent.func, "id", "")
+        return name not in _NO_CALL
+    return not _is_axis(site)
+
+
+def _is_axis(site: Site) -> bool:
+    if isinstance(site.parent, ast.keyword):
+        return site.parent.arg in ("axis", "axes")
+    if isinstance(site.parent, ast.Call) and isinstance(site.parent.func, ast.Attribute):
+        called = site.parent.func
+        if called.attr not in _REDUCTIONS or site.node not in site.parent.args:
+            return False
+        return site.parent.args.index(site.node) == (0 if is_array(site.seen.value(called.value)) else 1)
+    if isinstance(site.parent, ast.Assign) and isinstance(site.value, (tuple, int)):
+        target = site.parent.targets[0]
+        word = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
+        return any(part in word.lower() for part in ("ax", "dim"))
+    return is_axes(site.value) and isinstance(site.node, (ast.Tuple, ast.Call)) and isinstance(site.parent, ast.Return)
+
+
+def _axis_texts(site: Site) -> Iterator[tuple[str, Any]]:
+    """Axes as they may be written here, the plain ones first, with what they hold where that is known."""
+    plain: list[Any] = [
+        0,
+        1,
+        -1,
+        (0, 1),
+        (0, 2),
+        (1, 2),
+        (0, 2, 3),
+        (1, 2, 3),
+        (2, 3),
+        (-2, -1),
+        2,
+        (0, 1, 2),
+        (2, 3, 4),
+        (3, 4),
+        None,
+    ]
+    yield from ((str(value), value) for value in plain)
+    for text, value in site.names.items():
+        if is_axes(value):
+            yield text, value
+    for array in main_arrays(site):
+        for inner in (
+            f"tuple(range(1, {array}.ndim))",
+            f"tuple(range(2, {array}.ndim))",
+            f"(0, *range(2, {array}.ndim))",
+        ):
+            yield inner, MISSING
+        yield f"tuple(range({array}.ndim - 1))", MISSING
+    seen: set[str] = set()
+    for node in ast.walk(site.source.functions[site.key]):
+        if isinstance(node, ast.keyword) and node.arg in ("axis", "axes"):
+            text = site.source.text_of(node.value)
+            if text not in seen and text != site.own:
+                seen.add(text)
+                yield text, site.seen.value(node.value)
+
+
+def main_arrays(site: Site) -> list[str]:
+    """The arrays of the largest size that have a plain name here, at most two: x, dy."""
+    arrays = {text: value for text, value in site.names.items() if is_array(value) and "." not in text}
+    most = max((value.size for value in arrays.values()), default=0)
+    return [text for text, value in arrays.items() if value.size == most and value.ndim > 1][:2]
+
+
+def counts(site: Site) -> list[str]:
+    """How many numbers there are, as it may be written here."""
+    found = []
+    for array in main_arrays(site)[:1]:
+        ndim = site.names[array].ndim
+        found += [f"{array}.shape[0]", f"{array}.shape[1]", f"{array}.shape[-1]", f"{array}.size"]
+        found += [f"{array}.size // {array}.shape[1]", f"{array}[0].size"] if ndim > 1 else []
+    return found
+
+
+def _numpy(site: Site) -> str:
+    """What the file calls NumPy."""
+    for node in ast.walk(site.source.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "numpy":
+                    return alias.asname or alias.name
+    return "np"
+
+
+def _without_argument(site: Site, keyword: ast.keyword) -> str:
+    """A call without one of its keyword arguments."""
+    text = site.source.text
+    start, end = site.source.span(site.node)
+    first, last = site.source.span(keyword)
+    before, after = text[start:first].rstrip(), text[last:end]
+    if before.endswith(","):
+        return before[:-1].rstrip() + after
+    return before + after.lstrip().removeprefix(",").lstrip()
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other) and type(one) is type(other)
+    except ValueError:
+        return False

@@ -1,0 +1,135 @@
+"""The proof of a fix: the layer made anew from the fixed text, and the whole verdict on it once more.
+
+Runs in a child. What it has to pass is what any right layer has: all designed cases, random ones of another seed; and it
+must not refuse what the layer took before, nor be risky where it was not.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+from reference.cases.scope import Scope
+from reference.repair.bench import prepared
+from reference.repair.processes import Send
+from reference.repair.source import Source
+from reference.repair.units import Located, Patch
+from reference.run import Run
+from reference.subjects.discovery import Discovery
+from reference.subjects.guard import attempt
+from reference.subjects.subject import Subject
+from reference.truth import torch_layers
+from reference.truth.verdict import Trial
+
+RANDOM = 500  # cases
+OTHER_SEED = 104_729  # added to the check's own: what was not seen by the search
+
+
+class Examined(Protocol):
+    """A subject after its designed probes."""
+
+    @property
+    def discovery(self) -> Discovery: ...
+    @property
+    def run(self) -> Run: ...
+    @property
+    def trials(self) -> list[Trial]: ...
+
+
+Examine = Callable[[Subject], Examined]
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A text that is said to be a fix.
+
+    Attributes:
+        subject: the layer as it is. located: its live functions. source: the fixed text. before: what was found out about
+            the layer as it is. hazards: the ids that it had. seed: of the check. examine: the first half of a check.
+    """
+
+    subject: Subject
+    located: Located
+    source: Source
+    before: Discovery
+    hazards: frozenset[str]
+    seed: int
+    examine: Examine
+
+
+def remade(claim: Claim) -> Subject:
+    """The subject made from the fixed text: its module once more, where the class is to be found in it by name.
+
+    A class that a function makes, a pair of functions: the live ones get the code of the fixed text.
+    """
+    subject = claim.subject
+    Patch(claim.located, claim.source)
+    factory = _again(claim) or subject.factory
+    return Subject(factory, subject.kind, subject.name, subject.channels_last, subject.names)
+
+
+def _again(claim: Claim) -> Any:
+    factory = claim.subject.factory
+    name, qualname = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "<")
+    old = sys.modules.get(name or "")
+    if old is None or "<" in qualname or getattr(old, "__file__", None) != claim.source.filename:
+        return None
+    if _named(old, qualname) is not factory:
+        return None
+    module = ModuleType(old.__name__)
+    for attribute in ("__file__", "__package__", "__spec__", "__loader__", "__path__"):
+        if hasattr(old, attribute):
+            setattr(module, attribute, getattr(old, attribute))
+    sys.modules[old.__name__] = module
+    code = compile(claim.source.text, claim.source.filename, "exec", 0, True)
+    executed = attempt(lambda: exec(code, module.__dict__))  # the user's own file, as it was imported before
+    return _named(module, qualname) if executed.error is None else None
+
+
+def _named(module: ModuleType, qualname: str) -> Any:
+    found: Any = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def designed(claim: Claim, send: Send) -> None:
+    """Whether the fixed layer passes every designed case, and takes all that the layer as it is takes."""
+    prepared()
+    examined = claim.examine(remade(claim))
+    failed = [trial for trial in examined.trials if trial.failed]
+    hazards = {finding.id for trial in examined.trials for finding in trial.hazards}
+    covered = _is_within(claim.before, examined.discovery) and hazards <= claim.hazards
+    complete = not examined.run.unfinished
+    send({"passed": not failed and covered and complete, "cases": len(examined.trials)})
+
+
+def at_random(claim: Claim, send: Send) -> None:
+    """Whether the fixed layer passes random cases that nobody has seen yet."""
+    prepared()
+    examined = claim.examine(remade(claim))
+    run = examined.run
+    with torch_layers.one_thread():  # its threads are the parent's
+        failing = run.at_random(claim.before.scope, [], claim.seed + OTHER_SEED, RANDOM)
+    send({"passed": not failing and not run.unfinished, "cases": run.drawn})
+
+
+def _is_within(before: Discovery, after: Discovery) -> bool:
+    """Whether all that could be tried before can be tried after, and it starts from nothing stranger than before."""
+    new, old = after.scope, before.scope
+    wide = all(
+        set(getattr(old, name)) <= set(getattr(new, name))
+        for name in ("ndims", "dtypes", "gammas", "betas", "keywords", "modes")
+    )
+    several = (new.several_axes or not old.several_axes) and (new.no_eps or not old.no_eps)
+    known = {finding.id for finding in before.findings}
+    strange = {finding.id for finding in after.findings} - known
+    return wide and several and (new.averages or not old.averages) and not strange and _covers(before, after)
+
+
+def _covers(before: Discovery, after: Discovery) -> bool:
+    return set(after.not_covered) <= set(before.not_covered)
+
+
+__all__ = ["Claim", "Examine", "Scope", "at_random", "designed", "remade"]

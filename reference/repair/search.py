@@ -1,0 +1,217 @@
+"""From a layer that is wrong to a fix that is proved, or to the sentence that says why there is none.
+
+Directs the children that search and those that prove; decides which of several fixes is shown. Runs no strangers' code.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from reference.repair import proof
+from reference.repair.bench import Screen, screen_of
+from reference.repair.edits import Edit
+from reference.repair.explore import TICKETS, Work, explore, unpacked
+from reference.repair.fix import fix_of
+from reference.repair.processes import Child, Tickets, can_fork, forked, messages
+from reference.repair.source import NoSource, Source
+from reference.repair.units import Located, locate
+from reference.reporting.result import Fix
+from reference.subjects.discovery import Discovery
+from reference.subjects.guard import Clock
+from reference.subjects.subject import Subject
+from reference.truth.exact import QUANTITIES
+from reference.truth.verdict import Trial
+
+WORKERS = 2
+GRACE = (0.15, 0.35)  # seconds, and the share of the time so far, in which a better one may come after the first
+DEPTH = 4  # edits that one fix may have
+PROOFS = 6  # candidates of one round whose proof is tried
+PROOF_SECONDS = 20.0  # for one proof beyond the time of the search: large cases, many of them
+CRASHES = 6  # children that may be lost before a round ends
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What came of looking for a fix: the fix, or else why there is none, in a sentence."""
+
+    fix: Fix | None = None
+    reason: str = ""
+    edits: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Round:
+    """What one search over all edits of a text gave."""
+
+    right: list[Edit] = field(default_factory=list)
+    helps: list[tuple[int, Edit]] = field(default_factory=list)
+    edits: int = 0
+
+
+def find_fix(
+    subject: Subject,
+    trials: Sequence[Trial],
+    before: Discovery,
+    examine: proof.Examine,
+    seed: int = 0,
+    seconds: float = 10.0,
+) -> Sought:
+    """Look for a change of the layer's own source with which the whole verdict passes.
+
+    Args:
+        subject: a layer that is wrong. trials: how it did in the designed cases. before: what it takes.
+        examine: the first half of a check, for the proof. seed: of the check. seconds: of search, at most.
+    """
+    begun = time.monotonic()
+    if not can_fork():
+        return Sought(reason="fixes are looked for in a process of its own, which this platform cannot fork")
+    screen = screen_of(trials)
+    if not screen.first:
+        return Sought(reason="what is wrong shows in no case that is small enough to try edits on")
+    try:
+        located = locate(subject, [probe.case for probe in screen.first], Clock(min(seconds, 5.0)))
+    except NoSource as error:
+        return Sought(reason=str(error))
+    hazards = frozenset(finding.id for trial in trials for finding in trial.hazards)
+    search = Search(subject, located, screen, before, hazards, examine, seed, begun + seconds)
+    found = search.run()
+    taken = time.monotonic() - begun
+    if found is not None:
+        return Sought(found, "", search.edits, taken)
+    return Sought(None, search.reason(), search.edits, taken)
+
+
+@dataclass
+class Search:
+    """One search, round after round: each over all edits of a text, the next one over those of a text that is better."""
+
+    subject: Subject
+    located: Located
+    screen: Screen
+    before: Discovery
+    hazards: frozenset[str]
+    examine: proof.Examine
+    seed: int
+    deadline: float
+    edits: int = 0
+    late: bool = False
+    unproved: int = 0
+
+    def run(self) -> Fix | None:
+        source, screen = self.located.source, self.screen
+        for _ in range(DEPTH):
+            done = self._round(source, screen)
+            self.edits += done.edits
+            fix = self._proved(source, done.right)
+            if fix is not None or not done.helps:
+                return fix
+            _, best = min(done.helps, key=lambda entry: (entry[0], entry[1].cost))
+            source = source.edited(best.applied(source.text))
+        return None
+
+    def reason(self) -> str:
+        if self.unproved:
+            return f"{self.unproved} edits mend the small cases, and none of them all"
+        if self.late:
+            return f"none of the first {self.edits} small edits of it makes it right, and the time was over"
+        return f"none of its {self.edits} small edits makes it right"
+
+    def _round(self, source: Source, screen: Screen) -> Round:
+        tickets = Tickets(TICKETS)
+        work = Work(self.subject, self.located, source, screen, tickets, self.deadline)
+        children = [forked("search", partial(explore, work)) for _ in range(WORKERS)]
+        done, crashes, portions = Round(), 0, 0
+        begun, end = time.monotonic(), self.deadline
+        try:
+            while children:
+                lost: list[Child] = []
+                for child, message in messages(children, end):
+                    now = time.monotonic()
+                    if message is None:
+                        lost += [] if child.finished else [child]
+                        continue
+                    done.edits = _whole(message.get("edits"), done.edits)
+                    portions += "portion" in message
+                    self._note(done, message)
+                    if done.right and end == self.deadline:
+                        end = min(end, now + GRACE[0] + GRACE[1] * (now - begun))
+                    if now > end:
+                        break
+                for child in children:
+                    child.end()
+                crashes += len(lost)
+                again = lost and crashes <= CRASHES and time.monotonic() < end
+                children = [forked("search", partial(explore, work)) for _ in lost] if again else []
+        finally:
+            for child in children:
+                child.end()
+            tickets.close()
+        self.late |= time.monotonic() >= self.deadline
+        if self.late and not done.right:
+            done.edits = min(done.edits, 8 * portions)
+        return done
+
+    def _note(self, done: Round, message: dict[str, object]) -> None:
+        if not isinstance(message.get("edit"), dict):
+            return
+        try:
+            edit = unpacked(message["edit"])  # type: ignore[arg-type]
+        except (KeyError, TypeError):
+            return
+        if message.get("right"):
+            done.right.append(edit)
+        elif "helps" in message:
+            done.helps.append((_whole(message.get("left"), 1 << 30), edit))
+
+    def _proved(self, source: Source, candidates: list[Edit]) -> Fix | None:
+        """The plainest of the candidates that passes everything."""
+        ranked = sorted(candidates, key=lambda edit: (edit.cost, edit.start))
+        for edit in ranked[:PROOFS]:
+            fixed = source.edited(edit.applied(source.text))
+            cases = self._cases(fixed)
+            if cases:
+                also = _also(source, edit, ranked)
+                return fix_of(self.located.source, fixed.text, self._mended(), cases, also)
+            self.unproved += 1
+        return None
+
+    def _cases(self, fixed: Source) -> int:
+        """How many cases a text was proved on; 0 if it does not pass."""
+        claim = proof.Claim(self.subject, self.located, fixed, self.before, self.hazards, self.seed, self.examine)
+        tasks = (proof.designed, proof.at_random)
+        children = [forked(task.__name__, partial(task, claim)) for task in tasks]
+        passed: dict[str, int] = {}
+        try:
+            for child, message in messages(children, time.monotonic() + PROOF_SECONDS):
+                if message and message.get("passed") is True:
+                    passed[child.name] = _whole(message.get("cases"), 0)
+                elif message and "passed" in message:
+                    return 0
+        finally:
+            for child in children:
+                child.end()
+        return sum(passed.values()) if len(passed) == len(tasks) else 0
+
+    def _mended(self) -> list[str]:
+        wrong = {name for probe in self.screen.probes for name in probe.wrong}
+        return [name for name in QUANTITIES if name in wrong]
+
+
+def _also(source: Source, chosen: Edit, ranked: list[Edit]) -> str:
+    """Another fix on the same line, if it is about as plain: the line as it would be."""
+    for edit in ranked:
+        if edit.line == chosen.line and edit.kind != chosen.kind and edit.cost <= chosen.cost + 1:
+            text = edit.applied(source.text)
+            start = source.line_start(edit.start)
+            line = re.match(r"[^\r\n]*", text[start:])
+            shown = line.group().strip() if line else ""
+            if shown:
+                return shown
+    return ""
+
+
+def _whole(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) else otherwise

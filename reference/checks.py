@@ -111,7 +111,7 @@ def check(
                 return probe(other, ndims, accept, timeout, 0, None, dtypes)
 
             drawn = [trial for trial in failing if all(trial is not other for other in trials)]
-            sought = find_fix(subject, [*trials, *drawn], discovery, again, seed, fix_seconds)
+            sought = find_fix(subject, [*trials, *drawn], discovery, again, run.convention, seed, fix_seconds)
         return Report(
             subject=name,
             like=kind.name,

@@ -164,7 +164,10 @@ FEW = 3
 def screen_of(trials: Sequence[Trial]) -> Screen:
     """Which probes to try candidates on: small failing ones that show all that is wrong, then one that is right, then all."""
     usable = [t for t in trials if not t.seen.refused and not t.case.overwrite and not t.seen.has("timeout")]
-    probes = [probe_of(t) for t in usable if prod(t.case.shape) * t.case.calls <= SMALL]
+    small = [t for t in usable if prod(t.case.shape) * t.case.calls <= SMALL]
+    if not any(t.failed for t in small):  # only large ones show it
+        small += sorted((t for t in usable if t.failed), key=lambda t: prod(t.case.shape) * t.case.calls)[:1]
+    probes = [probe_of(t) for t in small]
     failing = sorted((p for p in probes if p.faults), key=_plainness)
     first: list[Probe] = []
     shown: set[tuple[str, bool]] = set()

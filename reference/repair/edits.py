@@ -7,11 +7,14 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from reference.repair import expressions, statements
+from reference.repair import expressions, statements, transplants
 from reference.repair.site import walk_sites
 from reference.repair.source import Key, Source
 from reference.repair.values import Seen, body_nodes
 from reference.repair.values import expressions as wrappable
+
+
+ALIKE = 4  # places at most that one edit changes alike
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Edit:
     Attributes:
         start, end: offsets. text: that replaces what is between them. kind: a few words. cost: about the tokens changed.
         key: the unit that it is in. node: the number of the expression that it changes among the unit's, -1 for a statement.
-        line: of the file.
+        line: of the file. more: further spans with their texts, of an edit that is the same in several places.
     """
 
     start: int
@@ -32,13 +35,17 @@ class Edit:
     key: Key
     node: int = -1
     line: int = 0
+    more: tuple[tuple[int, int, str], ...] = ()
 
     @property
-    def place(self) -> tuple[int, int, str]:
-        return self.start, self.end, self.text
+    def places(self) -> list[tuple[int, int, str]]:
+        """All spans with what is to stand there, in the order of the text."""
+        return sorted([(self.start, self.end, self.text), *self.more])
 
     def applied(self, text: str) -> str:
-        return text[: self.start] + self.text + text[self.end :]
+        for start, end, replacement in reversed(self.places):
+            text = text[:start] + replacement + text[end:]
+        return text
 
 
 def all_edits(source: Source, seen: Seen, keys: list[Key]) -> list[Edit]:
@@ -46,16 +53,17 @@ def all_edits(source: Source, seen: Seen, keys: list[Key]) -> list[Edit]:
     found: dict[tuple[int, int, str], Edit] = {}
     for key in keys:
         for edit in _of_unit(source, seen, key):
-            known = found.get(edit.place)
+            known = found.get((edit.start, edit.end, edit.text))
             if known is None or edit.cost < known.cost:
-                found[edit.place] = edit
-    return [edit for edit in found.values() if source.text[edit.start : edit.end] != edit.text]
+                found[edit.start, edit.end, edit.text] = edit
+    single = [edit for edit in found.values() if source.text[edit.start : edit.end] != edit.text]
+    return single + list(twins(source, single))
 
 
 def _of_unit(source: Source, seen: Seen, key: Key) -> Iterator[Edit]:
     nodes = wrappable(source, key)
     for number, site in enumerate(walk_sites(source, seen, key, nodes)):
-        for kind, rule in expressions.RULES:
+        for kind, rule in (*expressions.RULES, *transplants.RULES):
             for text, tightly, cost in rule(site):
                 yield Edit(*site.replaced(text, tightly), kind, cost, key, number, site.node.lineno)
     for line in statements.lines(source, seen, key):
@@ -69,21 +77,55 @@ def node_numbers(source: Source, key: Key) -> dict[ast.AST, int]:
     return {node: number for number, node in enumerate(wrappable(source, key))}
 
 
-def trimmed(edit: Edit, source: Source) -> Edit:
-    """The same edit without what its two texts have in common at their ends."""
-    old, new = source.text[edit.start : edit.end], edit.text
+def twins(source: Source, edits: list[Edit]) -> Iterator[Edit]:
+    """The same edit in several places of a function at once: who gets one line wrong gets the next one wrong the same way."""
+    groups: dict[tuple[object, ...], list[Edit]] = {}
+    for edit in edits:
+        old, new = _trimmed(source.text[edit.start : edit.end], edit.text)
+        groups.setdefault((edit.key, edit.kind, old, new), []).append(edit)
+        if (old, new) != (source.text[edit.start : edit.end], edit.text):
+            whole = (edit.key, edit.kind, source.text[edit.start : edit.end], edit.text, "whole")
+            groups.setdefault(whole, []).append(edit)
+    for group in groups.values():
+        apart = [edit for edit in group if not any(_overlap(edit, other) for other in group if other is not edit)]
+        if 2 <= len(apart) <= ALIKE:
+            yield _together(apart)
+        elif len(apart) > ALIKE:
+            for line in sorted({edit.line for edit in apart}):
+                here = [edit for edit in apart if edit.line == line]
+                if 2 <= len(here) <= ALIKE:
+                    yield _together(here)
+        outer = [edit for edit in group if not any(_overlap(edit, other) and _inside(edit, other) for other in group)]
+        for line in sorted({edit.line for edit in outer}) if len(outer) < len(group) else ():
+            here = [edit for edit in outer if edit.line == line]
+            if 2 <= len(here) <= ALIKE:
+                yield _together(here)
+
+
+def _together(edits: list[Edit]) -> Edit:
+    first, *others = sorted(edits, key=lambda edit: edit.start)
+    more = tuple((edit.start, edit.end, edit.text) for edit in others)
+    return replace(first, cost=max(edit.cost for edit in edits) + 0.6 * len(more), more=more)
+
+
+def _overlap(one: Edit, other: Edit) -> bool:
+    return one is not other and one.start < other.end and other.start < one.end
+
+
+def _inside(one: Edit, other: Edit) -> bool:
+    """Whether one edit's span lies in the other's."""
+    return other.start <= one.start and one.end <= other.end and (one.start, one.end) != (other.start, other.end)
+
+
+def _trimmed(old: str, new: str) -> tuple[str, str]:
+    """Two texts without what they have in common at their ends."""
     head = 0
     while head < min(len(old), len(new)) and old[head] == new[head]:
         head += 1
     tail = 0
     while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
         tail += 1
-    return replace(
-        edit,
-        start=edit.start + head,
-        end=edit.end - tail,
-        text=new[head : len(new) - tail],
-    )
+    return old[head : len(old) - tail], new[head : len(new) - tail]
 
 
-__all__ = ["Edit", "all_edits", "body_nodes", "node_numbers", "trimmed"]
+__all__ = ["Edit", "all_edits", "body_nodes", "node_numbers", "twins"]

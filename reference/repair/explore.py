@@ -62,7 +62,7 @@ def explore(work: Work, send: Send) -> None:
             if time.monotonic() > work.deadline:
                 return
             try:
-                code = patch.compiled(edit.key, [edit.place])
+                code = patch.compiled(edit.key, edit.places)
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 continue
             if (edit.key, code) in done:
@@ -87,7 +87,8 @@ def unpacked(entry: dict[str, Any]) -> Edit:
     Raises:
         KeyError, TypeError: it is none.
     """
-    return Edit(**entry | {"key": Key(**entry["key"])})
+    more = tuple((int(start), int(end), str(text)) for start, end, text in entry["more"])
+    return Edit(**entry | {"key": Key(**entry["key"]), "more": more})
 
 
 class Bench:

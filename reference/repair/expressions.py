@@ -143,7 +143,11 @@ def dropped(site: Site) -> Iterator[Change]:
                 yield site.text(node.args[1]), binds(node.args[1]), 2.0
     elif isinstance(node, ast.Subscript):
         yield site.text(node.value), binds(node.value), 1.6
-    elif isinstance(node, ast.IfExp):
+    if is_numeric(site.value):  # one name of all that is calculated here
+        for inner in ast.walk(node):
+            if inner is not node and isinstance(inner, (ast.Name, ast.Attribute)) and is_array(site.seen.value(inner)):
+                yield site.text(inner), ATOM, 2.6
+    if isinstance(node, ast.IfExp):
         yield site.text(node.body), binds(node.body), 1.5
         yield site.text(node.orelse), binds(node.orelse), 1.5
     elif isinstance(node, ast.BoolOp):
@@ -152,31 +156,34 @@ def dropped(site: Site) -> Iterator[Change]:
 
 
 def sign(site: Site) -> Iterator[Change]:
-    if _computed(site) and not isinstance(site.node, (ast.UnaryOp, ast.Constant)):
+    if isinstance(site.parent, ast.Compare):
+        return
+    if computed(site) and not isinstance(site.node, (ast.UnaryOp, ast.Constant)):
         yield f"-{site.text(site.node, SIGNED)}", SIGNED, 1.2
 
 
 def number(site: Site) -> Iterator[Change]:
     node = site.node
-    if not isinstance(node, ast.Constant) or not is_number(node.value):
+    signed = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+    constant = node.operand if isinstance(node, ast.UnaryOp) and signed else node
+    if isinstance(site.parent, ast.UnaryOp) and isinstance(site.parent.op, ast.USub):
+        return  # the number has a sign, which is changed with it
+    if not isinstance(constant, ast.Constant) or not is_number(constant.value):
         return
+    held = -constant.value if signed else constant.value  # type: ignore[operator]
     for text in _NUMBERS:
-        if float(text) != node.value or ("." in text) != isinstance(node.value, float):
-            whole = isinstance(node.value, int) == ("." not in text)
+        if float(text) != held or ("." in text) != isinstance(held, float):
+            whole = isinstance(held, int) == ("." not in text)
             yield text, SIGNED if text.startswith("-") else ATOM, 1.0 + 0.3 * (not whole) + 0.1 * len(text)
     for name, value in site.names.items():
-        if is_number(value) and (value == node.value or 0 < abs(value) < 1):
+        if is_number(value) and (value == held or 0 < abs(value) < 1):
             yield name, ATOM, 1.5 + word_cost(name)
-    if isinstance(node.value, float):
-        for other in (1e-5, 1e-8, 1e-12):
-            if node.value in (1e-5, 1e-8, 1e-12, 1e-3, 1e-6) and other != node.value:
-                yield repr(other), ATOM, 2.5
 
 
 def power(site: Site) -> Iterator[Change]:
     """A square, a root or an inverse that is missing."""
     node, parent = site.node, site.parent
-    if not _computed(site) or isinstance(node, (ast.Constant, ast.UnaryOp)):
+    if not computed(site) or isinstance(node, (ast.Constant, ast.UnaryOp)):
         return
     if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow):
         return
@@ -246,23 +253,22 @@ def arguments(site: Site) -> Iterator[Change]:
 
 
 def name(site: Site) -> Iterator[Change]:
-    """A name of the same kind for another, or for an attribute."""
+    """A name of the same kind for another, or for an attribute; any for one that does not run."""
     node = site.node
-    if not isinstance(node, (ast.Name, ast.Attribute)) or site.value is MISSING:
+    if not isinstance(node, (ast.Name, ast.Attribute)):
         return
     for text, value in site.names.items():
-        if (
-            text == site.own
-            or (type(value) is not type(site.value)
-            and not (is_numeric(value) and is_numeric(site.value)))
-        ):
+        if text == site.own:
             continue
-        if is_array(value) and value.shape != np.shape(site.value):
-            if combine(value, site.value) is None:
-                continue
-            yield text, ATOM, 1.7 + word_cost(text)
-        elif is_numeric(value) or is_axes(value) or isinstance(value, bool):
-            yield text, ATOM, 1.2 + word_cost(text)
+        if site.value is MISSING:
+            if is_numeric(value) or is_axes(value):
+                yield text, ATOM, 2.0 + word_cost(text)
+        elif is_array(value) and is_numeric(site.value):
+            yield text, ATOM, (1.2 if value.shape == np.shape(site.value) else 1.7) + word_cost(text)
+        elif (is_number(value) and is_numeric(site.value)) or (is_axes(value) and is_axes(site.value)):
+            yield text, ATOM, 1.3 + word_cost(text)
+        elif isinstance(value, bool) and isinstance(site.value, bool):
+            yield text, ATOM, 1.3
     if is_number(site.value):
         for text in counts(site):
             yield text, ATOM if "/" not in text else PRODUCT, 2.0 + 0.2 * text.count(".")
@@ -292,7 +298,7 @@ def index(site: Site) -> Iterator[Change]:
 
 def factor(site: Site) -> Iterator[Change]:
     """A factor, a divisor or a term of the names in scope that is missing."""
-    if not _computed(site) or isinstance(site.node, ast.Constant):
+    if not computed(site) or isinstance(site.node, ast.Constant):
         return
     held = site.value
     parent_op = type(site.parent.op) if isinstance(site.parent, ast.BinOp) else None
@@ -325,7 +331,7 @@ def factor(site: Site) -> Iterator[Change]:
 
 def besides(site: Site) -> Iterator[Change]:
     """`n / (n - 1)` and the like, where a count is."""
-    if not _computed(site) or isinstance(site.node, ast.Constant):
+    if not computed(site) or isinstance(site.node, ast.Constant):
         return
     if isinstance(site.parent, ast.BinOp) and isinstance(site.parent.op, (ast.Mult, ast.Div)):
         return
@@ -411,7 +417,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
 # --- what the rules share ---------------------------------------------------------------------------------------------
 
 
-def _computed(site: Site) -> bool:
+def computed(site: Site) -> bool:
     """Whether an expression is a number or an array that is calculated with, and not a size, an index or an argument."""
     if not is_numeric(site.value):
         return False

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from reference.cases.case import Case
 from reference.repair import proof
 from reference.repair.bench import Screen, screen_of
 from reference.repair.edits import Edit
@@ -21,6 +22,7 @@ from reference.reporting.result import Fix
 from reference.subjects.discovery import Discovery
 from reference.subjects.guard import Clock
 from reference.subjects.subject import Subject
+from reference.truth.convention import TORCH, Convention
 from reference.truth.exact import QUANTITIES
 from reference.truth.verdict import Trial
 
@@ -28,7 +30,6 @@ WORKERS = 2
 GRACE = (0.15, 0.35)  # seconds, and the share of the time so far, in which a better one may come after the first
 DEPTH = 4  # edits that one fix may have
 PROOFS = 6  # candidates of one round whose proof is tried
-PROOF_SECONDS = 20.0  # for one proof beyond the time of the search: large cases, many of them
 CRASHES = 6  # children that may be lost before a round ends
 
 
@@ -56,6 +57,7 @@ def find_fix(
     trials: Sequence[Trial],
     before: Discovery,
     examine: proof.Examine,
+    convention: Convention = TORCH,
     seed: int = 0,
     seconds: float = 10.0,
 ) -> Sought:
@@ -63,7 +65,7 @@ def find_fix(
 
     Args:
         subject: a layer that is wrong. trials: how it did in the designed cases. before: what it takes.
-        examine: the first half of a check, for the proof. seed: of the check. seconds: of search, at most.
+        examine: the first half of a check, for the proof. convention: what it is held to. seed: of the check. seconds: of search, at most.
     """
     begun = time.monotonic()
     if not can_fork():
@@ -75,8 +77,9 @@ def find_fix(
         located = locate(subject, [probe.case for probe in screen.first], Clock(min(seconds, 5.0)))
     except NoSource as error:
         return Sought(reason=str(error))
+    sound = frozenset(trial.case for trial in trials if not trial.failed)
     hazards = frozenset(finding.id for trial in trials for finding in trial.hazards)
-    search = Search(subject, located, screen, before, hazards, examine, seed, begun + seconds)
+    search = Search(subject, located, screen, before, hazards, sound, examine, seed, convention, begun + seconds)
     found = search.run()
     taken = time.monotonic() - begun
     if found is not None:
@@ -93,8 +96,10 @@ class Search:
     screen: Screen
     before: Discovery
     hazards: frozenset[str]
+    sound: frozenset[Case]
     examine: proof.Examine
     seed: int
+    convention: Convention
     deadline: float
     edits: int = 0
     late: bool = False
@@ -180,12 +185,12 @@ class Search:
 
     def _cases(self, fixed: Source) -> int:
         """How many cases a text was proved on; 0 if it does not pass."""
-        claim = proof.Claim(self.subject, self.located, fixed, self.before, self.hazards, self.seed, self.examine)
+        claim = proof.Claim(self.subject, self.located, fixed, self.before, self.hazards, self.sound, self.seed, self.examine, self.convention)
         tasks = (proof.designed, proof.at_random)
         children = [forked(task.__name__, partial(task, claim)) for task in tasks]
         passed: dict[str, int] = {}
         try:
-            for child, message in messages(children, time.monotonic() + PROOF_SECONDS):
+            for child, message in messages(children, time.monotonic() + proof.PROOF_SECONDS):
                 if message and message.get("passed") is True:
                     passed[child.name] = _whole(message.get("cases"), 0)
                 elif message and "passed" in message:

@@ -6,7 +6,7 @@ and proves nothing.
 
 import ast
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from types import CodeType
 from typing import Any
@@ -15,16 +15,19 @@ import numpy as np
 
 from reference.repair.bench import Look, Probe, Screen, limited, look, prepared, timed
 from reference.repair.edits import Edit, all_edits, node_numbers
+from reference.repair.holes import factors_and_terms
 from reference.repair.processes import Send, Tickets
-from reference.repair.site import is_array, is_number
+from reference.repair.site import Site, is_array, is_number, walk_sites
 from reference.repair.source import Key, Source
 from reference.repair.units import Located, Patch
 from reference.repair.values import Hook, Seen, watched, wrapped
 from reference.subjects.guard import OutOfTime
 from reference.subjects.subject import Subject
+from reference.truth.exact import QUANTITIES
 
 PORTION = 8  # edits that are taken at once
 TICKETS = 5_000  # portions at most: what a pipe holds
+BEFORE_HOLES = 100  # portions that come before what is read off from values
 PARTIAL = 40  # edits that help in part whose effect on all probes is looked at, by each child
 WATCHED = 3  # cases in which it is seen what everything holds
 
@@ -52,28 +55,89 @@ def explore(work: Work, send: Send) -> None:
     patch = Patch(work.located, work.source)
     bench = Bench(work.subject, work.screen, patch)
     seen = bench.watch()
-    edits = ordered(bench, seen)
+    touched = sensitivity(bench, seen)
+    edits = ordered(bench, seen, touched)
+    holes = list(open_places(bench, seen, touched))
+    first = min(BEFORE_HOLES, len(edits) // PORTION + 1)  # portions of the likeliest edits, before values are read
     send({"edits": len(edits)})
-    done: set[tuple[Key, CodeType]] = set()
-    partial = 0
-    while (ticket := work.tickets.take()) is not None and ticket * PORTION < len(edits):
+    trial = Trial(work, bench, send)
+    while (ticket := work.tickets.take()) is not None:
         send({"portion": ticket})
-        for edit in edits[ticket * PORTION : (ticket + 1) * PORTION]:
+        if first <= ticket < first + len(holes):
+            candidates: Iterable[Edit] = from_values(bench, *holes[ticket - first])
+        else:
+            at = PORTION * (ticket if ticket < first else ticket - len(holes))
+            candidates = edits[at : at + PORTION]
+            if at >= len(edits):
+                return
+        for edit in candidates:
             if time.monotonic() > work.deadline:
                 return
-            try:
-                code = patch.compiled(edit.key, edit.places)
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                continue
-            if (edit.key, code) in done:
-                continue
-            done.add((edit.key, code))
-            outcome = bench.tried(edit.key, code, partial < PARTIAL)
-            if outcome is None:
-                continue
+            trial.of(edit)
+
+
+class Trial:
+    """Tries one edit after the other, each code once, and says what came of it."""
+
+    def __init__(self, work: Work, bench: "Bench", send: Send) -> None:
+        self.work, self.bench, self.send = work, bench, send
+        self.done: set[tuple[Key, CodeType]] = set()
+        self.partial = 0
+
+    def of(self, edit: Edit) -> None:
+        try:
+            code = self.bench.patch.compiled(edit.key, edit.places)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return
+        if (edit.key, code) in self.done:
+            return
+        self.done.add((edit.key, code))
+        outcome = self.bench.tried(edit.key, code, self.partial < PARTIAL)
+        if outcome is not None:
             kind, left = outcome
-            partial += kind == "helps"
-            send({kind: True, "left": left, "edit": packed(edit)})
+            self.partial += kind == "helps"
+            self.send({kind: True, "left": left, "edit": packed(edit)})
+
+
+Touched = dict[ast.expr, frozenset[str]]
+
+
+def open_places(bench: "Bench", seen: Seen, touched: Touched) -> Iterator[tuple[Site, str]]:
+    """The expressions whose missing factor or term can be read off, each with the wrong quantity that tells it."""
+    wrong = bench.base[bench.screen.first[0]].wrong
+    for key in bench.patch.units:
+        numbers = node_numbers(bench.patch.source, key)
+        for site in walk_sites(bench.patch.source, seen, key, [n for n in numbers if n in touched]):  # type: ignore[misc]
+            spoiled = touched[site.node] & wrong
+            if spoiled:
+                yield site, next(name for name in QUANTITIES if name in spoiled)
+
+
+def from_values(bench: "Bench", site: Site, quantity: str) -> Iterator[Edit]:
+    """Edits that put in what is missing, by the values of one failing case."""
+    probe, key = bench.screen.first[0], site.key
+    wanted, now = probe.wanted[quantity], bench.base[probe].outcome.get(quantity)
+    if now is None or now.shape != wanted.exact.shape or not wanted.finite:
+        return
+    hook = Hook()
+    hook.install()
+    hook.record = False
+    try:
+        code = bench.patch.compiled(key, wrapped(bench.patch.source, {0: site.node}))
+    except (SyntaxError, ValueError):
+        return
+
+    def run(change: Callable[[Any], Any]) -> np.ndarray | None:
+        hook.change = change
+        bench.patch.put(key, code)
+        try:
+            return bench.looked(probe).outcome.get(quantity)
+        finally:
+            bench.patch.restore(key)
+
+    scope = dict(bench.patch.units[key].functions[0].__globals__)
+    for text, tightly, cost in factors_and_terms(site, run, now, wanted.exact, scope):
+        yield Edit(*site.replaced(text, tightly), "what is missing by its value", cost, key, -1, site.node.lineno)
 
 
 def packed(edit: Edit) -> dict[str, Any]:
@@ -98,12 +162,13 @@ class Bench:
         self.subject, self.screen, self.patch = subject, screen, patch
         self.limit = 0.25
         self.base: dict[Probe, Look] = {}
-        seconds = timed(lambda: self.base.update({probe: self._looked(probe) for probe in screen.first}))
+        seconds = timed(lambda: self.base.update({probe: self.looked(probe) for probe in screen.first}))
         self.limit = min(max(20 * seconds / max(len(screen.first), 1), 0.1), 0.5)
         shown = {(probe.case.training, look_.faults) for probe, look_ in self.base.items()}
         self.uniform = len(shown) == 1  # all that is wrong shows in the first probe
 
-    def _looked(self, probe: Probe) -> Look:
+    def looked(self, probe: Probe) -> Look:
+        """How the layer does as it is now; one that takes too long gives nothing."""
         try:
             with limited(self.limit):
                 return look(self.subject, probe)
@@ -151,7 +216,7 @@ class Bench:
     def _judged(self, wanted_in_part: bool) -> tuple[str, int] | None:
         left, helped = 0, False
         for probe in self.screen.first:
-            now, before = self._looked(probe).faults, self.base[probe].faults
+            now, before = self.looked(probe).faults, self.base[probe].faults
             if now - before:
                 return None
             helped |= now < before
@@ -161,18 +226,17 @@ class Bench:
         if not helped or (left and not wanted_in_part):
             return None
         for probe in self.screen.rest:
-            now = self._looked(probe).faults
+            now = self.looked(probe).faults
             if now - probe.faults or (now and not wanted_in_part):
                 return None
             left += len(now)
         return ("right", 0) if not left else ("helps", left)
 
 
-def ordered(bench: Bench, seen: Seen) -> list[Edit]:
+def ordered(bench: Bench, seen: Seen, touched: Touched) -> list[Edit]:
     """All edits, the most promising first: cheap ones that touch what is wrong, and cannot touch what is right."""
     patch = bench.patch
     edits = all_edits(patch.source, seen, list(patch.units))
-    touched = sensitivity(bench, seen)
     numbers = {key: node_numbers(patch.source, key) for key in patch.units}
     nodes = {key: {number: node for node, number in numbers[key].items()} for key in patch.units}
     lines = _by_line(patch.source, touched)
@@ -187,7 +251,7 @@ def ordered(bench: Bench, seen: Seen) -> list[Edit]:
 
 
 def _nearest(
-    source: Source, touched: dict[ast.expr, frozenset[str]], node: ast.expr | ast.AST
+    source: Source, touched: Touched, node: ast.expr | ast.AST
 ) -> frozenset[str] | None:
     for above in (node, *source.ancestors(node)):
         if above in touched:
@@ -197,7 +261,7 @@ def _nearest(
     return None
 
 
-def _by_line(source: Source, touched: dict[ast.expr, frozenset[str]]) -> dict[int, frozenset[str]]:
+def _by_line(source: Source, touched: Touched) -> dict[int, frozenset[str]]:
     found: dict[int, frozenset[str]] = {}
     for node, quantities in touched.items():
         found[node.lineno] = found.get(node.lineno, frozenset()) | quantities
@@ -213,7 +277,7 @@ def _distance(affected: frozenset[str] | None, wrong: frozenset[str]) -> float:
     return 1.5 * bool(affected - wrong) + 1.0 * bool(wrong - affected)
 
 
-def sensitivity(bench: Bench, seen: Seen) -> dict[ast.expr, frozenset[str]]:
+def sensitivity(bench: Bench, seen: Seen) -> Touched:
     """Which quantities change when the value of an expression does; without those that cannot be changed."""
     hook = Hook()
     hook.install()
@@ -231,7 +295,7 @@ def sensitivity(bench: Bench, seen: Seen) -> dict[ast.expr, frozenset[str]]:
                 continue
             quantities: set[str] = set()
             for probe, before in runs:
-                now = bench._looked(probe)
+                now = bench.looked(probe)
                 quantities |= {
                     name for name, array in before.outcome.items() if not _same(array, now.outcome.get(name))
                 }
@@ -248,6 +312,3 @@ def _nudged(value: Any) -> Any:
 
 def _same(one: Any, other: Any) -> bool:
     return other is not None and np.array_equal(one, other, equal_nan=True)
-
-
-Explorer = Callable[[Work, Send], None]

@@ -6,16 +6,17 @@ Directs the children that search and those that prove; decides which of several 
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from reference.cases.case import Case
 from reference.repair import proof
 from reference.repair.bench import Screen, screen_of
 from reference.repair.edits import Edit
-from reference.repair.explore import TICKETS, Work, explore, unpacked
+from reference.repair.explore import TICKETS, Work
 from reference.repair.fix import fix_of
-from reference.repair.processes import Child, Tickets, can_fork, forked, messages
+from reference.repair.processes import Tickets, can_fork, forked, messages
+from reference.repair.rounds import Round, whole
 from reference.repair.source import NoSource, Source
 from reference.repair.units import Located, locate
 from reference.reporting.result import Fix
@@ -26,11 +27,8 @@ from reference.truth.convention import TORCH, Convention
 from reference.truth.exact import QUANTITIES
 from reference.truth.verdict import Trial
 
-WORKERS = 2
-GRACE = (0.15, 0.35)  # seconds, and the share of the time so far, in which a better one may come after the first
 DEPTH = 4  # edits that one fix may have
 PROOFS = 6  # candidates of one round whose proof is tried
-CRASHES = 6  # children that may be lost before a round ends
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,6 @@ class Sought:
     reason: str = ""
     edits: int = 0
     seconds: float = 0.0
-
-
-@dataclass
-class Round:
-    """What one search over all edits of a text gave."""
-
-    right: list[Edit] = field(default_factory=list)
-    helps: list[tuple[int, Edit]] = field(default_factory=list)
-    edits: int = 0
 
 
 def find_fix(
@@ -106,15 +95,32 @@ class Search:
     unproved: int = 0
 
     def run(self) -> Fix | None:
-        source, screen = self.located.source, self.screen
-        for _ in range(DEPTH):
-            done = self._round(source, screen)
-            self.edits += done.edits
-            fix = self._proved(source, done.right)
-            if fix is not None or not done.helps:
-                return fix
-            _, best = min(done.helps, key=lambda entry: (entry[0], entry[1].cost))
-            source = source.edited(best.applied(source.text))
+        """The fix, or None."""
+        return self._from(self.located.source, DEPTH)
+
+    def _from(self, source: Source, depth: int) -> Fix | None:
+        """Search all edits of a text; where one makes it better, those of the better text first, then the rest."""
+        tried: set[tuple[int, int, str]] = set()
+        round_ = Round(Work(self.subject, self.located, source, self.screen, Tickets(TICKETS), self.deadline))
+        try:
+            while not round_.over and time.monotonic() < self.deadline:
+                round_.go_on()
+                self.edits += round_.count()
+                fix = self._proved(source, round_.right)
+                if fix is not None:
+                    return fix
+                self.late |= time.monotonic() >= self.deadline
+                better = [entry for entry in round_.helps if entry[1].places[0] not in tried]
+                if better and depth > 1:
+                    _, best = min(better, key=lambda entry: (entry[0], entry[1].cost))
+                    tried.add(best.places[0])
+                    fix = self._from(source.edited(best.applied(source.text)), depth - 1)
+                    if fix is not None:
+                        return fix
+                elif round_.over:
+                    return None
+        finally:
+            round_.close()
         return None
 
     def reason(self) -> str:
@@ -124,56 +130,10 @@ class Search:
             return f"none of the first {self.edits} small edits of it makes it right, and the time was over"
         return f"none of its {self.edits} small edits makes it right"
 
-    def _round(self, source: Source, screen: Screen) -> Round:
-        tickets = Tickets(TICKETS)
-        work = Work(self.subject, self.located, source, screen, tickets, self.deadline)
-        children = [forked("search", partial(explore, work)) for _ in range(WORKERS)]
-        done, crashes, portions = Round(), 0, 0
-        begun, end = time.monotonic(), self.deadline
-        try:
-            while children:
-                lost: list[Child] = []
-                for child, message in messages(children, end):
-                    now = time.monotonic()
-                    if message is None:
-                        lost += [] if child.finished else [child]
-                        continue
-                    done.edits = _whole(message.get("edits"), done.edits)
-                    portions += "portion" in message
-                    self._note(done, message)
-                    if done.right and end == self.deadline:
-                        end = min(end, now + GRACE[0] + GRACE[1] * (now - begun))
-                    if now > end:
-                        break
-                for child in children:
-                    child.end()
-                crashes += len(lost)
-                again = lost and crashes <= CRASHES and time.monotonic() < end
-                children = [forked("search", partial(explore, work)) for _ in lost] if again else []
-        finally:
-            for child in children:
-                child.end()
-            tickets.close()
-        self.late |= time.monotonic() >= self.deadline
-        if self.late and not done.right:
-            done.edits = min(done.edits, 8 * portions)
-        return done
-
-    def _note(self, done: Round, message: dict[str, object]) -> None:
-        if not isinstance(message.get("edit"), dict):
-            return
-        try:
-            edit = unpacked(message["edit"])  # type: ignore[arg-type]
-        except (KeyError, TypeError):
-            return
-        if message.get("right"):
-            done.right.append(edit)
-        elif "helps" in message:
-            done.helps.append((_whole(message.get("left"), 1 << 30), edit))
-
     def _proved(self, source: Source, candidates: list[Edit]) -> Fix | None:
         """The plainest of the candidates that passes everything."""
         ranked = sorted(candidates, key=lambda edit: (edit.cost, edit.start))
+        candidates.clear()
         for edit in ranked[:PROOFS]:
             fixed = source.edited(edit.applied(source.text))
             cases = self._cases(fixed)
@@ -192,7 +152,7 @@ class Search:
         try:
             for child, message in messages(children, time.monotonic() + proof.PROOF_SECONDS):
                 if message and message.get("passed") is True:
-                    passed[child.name] = _whole(message.get("cases"), 0)
+                    passed[child.name] = whole(message.get("cases"), 0)
                 elif message and "passed" in message:
                     return 0
         finally:
@@ -216,7 +176,3 @@ def _also(source: Source, chosen: Edit, ranked: list[Edit]) -> str:
             if shown:
                 return shown
     return ""
-
-
-def _whole(value: object, otherwise: int) -> int:
-    return value if isinstance(value, int) else otherwise

@@ -68,8 +68,9 @@ def _calls(node: ast.AST, rng: random.Random, names: list[str]) -> Iterator[tupl
     swaps = {"mean": "sum", "sum": "mean", "var": "std", "sqrt": "square", "einsum": "", "zeros_like": "ones_like"}
     other = swaps.get(node.func.attr)
     if other:
-        yield f"{other} for {node.func.attr}", ast.Call(
-            ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords
+        yield (
+            f"{other} for {node.func.attr}",
+            ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords),
         )
     if node.func.attr in ("sqrt", "square", "abs", "rsqrt"):
         yield f"{node.func.attr} dropped", node.args[0]
@@ -152,6 +153,8 @@ def mutant_of(path: Path, layer: str, like: str, rng: random.Random) -> Mutant |
     kind = rng.choice(kinds)
     node, what, new = rng.choice([choice for choice in choices if choice[1] == kind])
     line = node.lineno  # type: ignore[attr-defined]
-    described = f"{what}: {ast.unparse(node)[:50]!r} -> {ast.unparse(ast.fix_missing_locations(copy.deepcopy(new)))[:50]!r}"
+    described = (
+        f"{what}: {ast.unparse(node)[:50]!r} -> {ast.unparse(ast.fix_missing_locations(copy.deepcopy(new)))[:50]!r}"
+    )
     changed = ast.fix_missing_locations(_Replaced(node, ast.copy_location(copy.deepcopy(new), node)).visit(tree))
     return Mutant(path.name, layer, like, ast.unparse(changed), line, described)

@@ -74,7 +74,7 @@ def probe_of(trial: Trial) -> Probe:
         wanted,
         frozenset(finding.id for finding in trial.hazards),
         frozenset(trial.wrong),
-        frozenset(finding.id for finding in trial.findings),
+        frozenset(f"{finding.id} of {finding.quantity}" for finding in trial.findings),
     )
 
 
@@ -103,10 +103,10 @@ def look(subject: Subject, probe: Probe) -> Look:
     wrong = frozenset(
         name for name, wanted in probe.wanted.items() if not _is_right(name, seen.outcome.get(name), wanted, probe.case)
     )
+    mistakes = {f"{finding.id} of {finding.quantity}" for finding in seen.findings if not finding.hazard}
     hazards = {finding.id for finding in seen.findings if finding.hazard} - probe.hazards
-    return Look(
-        wrong, frozenset({finding.id for finding in seen.findings if not finding.hazard} | hazards), seen.outcome
-    )
+    # what is wrong may be so before any hazard shows
+    return Look(wrong, frozenset(mistakes if probe.wrong else mistakes | hazards), seen.outcome)
 
 
 def _is_right(name: str, got: Array | None, wanted: Wanted, case: Case) -> bool:
@@ -190,7 +190,8 @@ def _plainness(probe: Probe) -> tuple[Any, ...]:
     case = probe.case
     plain = (case.data in ("unit", "shifted"), case.affine_values == "random", case.contiguous, case.dtype == "float64")
     telling = min(case.shape) > 1 and len(set(case.shape)) == len(case.shape)  # no axis can stand in for another
-    return (-len(probe.wrong), case.calls, not telling, plain.count(False), not case.training, probe.size)
+    pairs = case.kind.over_batch and case.shape[0] < 3  # normalized, two numbers are 1 and -1
+    return (-len(probe.wrong), case.calls, not telling or pairs, plain.count(False), not case.training, probe.size)
 
 
 def timed(work: Callable[[], Any]) -> float:

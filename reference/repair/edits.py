@@ -6,14 +6,16 @@ An edit replaces one span of the file's text. Runs nothing, and does not know wh
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from reference.repair import expressions, statements, transplants
+from reference.repair import calls, expressions, statements, transplants
 from reference.repair.site import walk_sites
 from reference.repair.source import Key, Source
 from reference.repair.values import Seen, body_nodes
 from reference.repair.values import expressions as wrappable
 
-
+T = TypeVar("T")
+SMALL_NUMBER = 8  # a number in a comparison that may be a rank or a count; a larger one is a size
 ALIKE = 4  # places at most that one edit changes alike
 
 
@@ -56,25 +58,73 @@ def all_edits(source: Source, seen: Seen, keys: list[Key]) -> list[Edit]:
             known = found.get((edit.start, edit.end, edit.text))
             if known is None or edit.cost < known.cost:
                 found[edit.start, edit.end, edit.text] = edit
-    single = [edit for edit in found.values() if source.text[edit.start : edit.end] != edit.text]
+    closed = list(_thresholds(source, seen))
+    single = [
+        edit
+        for edit in found.values()
+        if source.text[edit.start : edit.end] != edit.text
+        and not any(edit.start < last and first < edit.end and edit.node >= 0 for first, last in closed)
+    ]
     return single + list(twins(source, single))
 
 
 def _of_unit(source: Source, seen: Seen, key: Key) -> Iterator[Edit]:
     nodes = wrappable(source, key)
     for number, site in enumerate(walk_sites(source, seen, key, nodes)):
-        for kind, rule in (*expressions.RULES, *transplants.RULES):
-            for text, tightly, cost in rule(site):
+        for kind, rule in (*expressions.RULES, *calls.RULES, *transplants.RULES):
+            for text, tightly, cost in _without_surprise(rule(site)):
                 yield Edit(*site.replaced(text, tightly), kind, cost, key, number, site.node.lineno)
     for line in statements.lines(source, seen, key):
         for kind, statement_rule in statements.RULES:
-            for span, cost in statement_rule(line):
+            for span, cost in _without_surprise(statement_rule(line)):
                 yield Edit(*span, kind, cost, key, -1, line.node.lineno)
+
+
+def _thresholds(source: Source, seen: Seen) -> Iterator[tuple[int, int]]:
+    """Comparisons with a size from which on something is done in another way.
+
+    Whoever moves such a threshold may only hide a mistake where no case is large enough to show it.
+    """
+    module = {
+        target.id
+        for node in source.tree.body
+        for target in getattr(node, "targets", ())
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Compare):
+            for side in (node.left, *node.comparators):
+                constant = side.value if isinstance(side, ast.Constant) else seen.value(side)
+                fixed = isinstance(side, ast.Constant) or getattr(side, "id", "") in module or _shouted(side)
+                if fixed and isinstance(constant, (int, float)) and abs(constant) > SMALL_NUMBER:
+                    yield source.span(node)
+
+
+def _shouted(node: ast.expr) -> bool:
+    """Whether a name is in capitals, as constants are."""
+    word = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return len(word) > 1 and word.isupper()
+
+
+def _without_surprise(changes: Iterator[T]) -> Iterator[T]:
+    """What a rule gives; where a stranger's tree surprises it, what it gave until then: the others can do without it."""
+    try:
+        yield from changes
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return
 
 
 def node_numbers(source: Source, key: Key) -> dict[ast.AST, int]:
     """The number of each expression of a unit, as in `Edit.node`."""
     return {node: number for number, node in enumerate(wrappable(source, key))}
+
+
+def decides(source: Source, edit: Edit) -> bool:
+    """Whether an edit changes what decides which lines run: a condition."""
+    spans = [
+        source.span(node.test) for node in ast.walk(source.tree) if isinstance(node, (ast.If, ast.IfExp, ast.While))
+    ]
+    return any(first <= start and end <= last for start, end, _ in edit.places for first, last in spans)
 
 
 def twins(source: Source, edits: list[Edit]) -> Iterator[Edit]:
@@ -128,4 +178,4 @@ def _trimmed(old: str, new: str) -> tuple[str, str]:
     return old[head : len(old) - tail], new[head : len(new) - tail]
 
 
-__all__ = ["Edit", "all_edits", "body_nodes", "node_numbers", "twins"]
+__all__ = ["Edit", "all_edits", "body_nodes", "decides", "node_numbers", "twins"]

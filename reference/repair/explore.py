@@ -107,7 +107,7 @@ def open_places(bench: "Bench", seen: Seen, touched: Touched) -> Iterator[tuple[
     wrong = bench.base[bench.screen.first[0]].wrong
     for key in bench.patch.units:
         numbers = node_numbers(bench.patch.source, key)
-        for site in walk_sites(bench.patch.source, seen, key, [n for n in numbers if n in touched]):  # type: ignore[misc]
+        for site in walk_sites(bench.patch.source, seen, key, [n for n in numbers if n in touched]):
             spoiled = touched[site.node] & wrong
             if spoiled:
                 yield site, next(name for name in QUANTITIES if name in spoiled)
@@ -250,12 +250,10 @@ def ordered(bench: Bench, seen: Seen, touched: Touched) -> list[Edit]:
     return sorted(edits, key=promise)
 
 
-def _nearest(
-    source: Source, touched: Touched, node: ast.expr | ast.AST
-) -> frozenset[str] | None:
+def _nearest(source: Source, touched: Touched, node: ast.expr | ast.AST) -> frozenset[str] | None:
     for above in (node, *source.ancestors(node)):
         if above in touched:
-            return touched[above]  # type: ignore[index]
+            return touched[above]
         if isinstance(above, ast.stmt):
             return None
     return None

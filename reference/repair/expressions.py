@@ -1,12 +1,11 @@
 """Edits of one expression: a row of `RULES` for each way in which one is written wrong.
 
 A rule gets a site and gives texts to stand in its place, with how tightly they bind and what they cost: about the number
-of tokens that change, more where a person would hardly write it. Knows Python and NumPy's names; runs nothing.
+of tokens that change, more where a person would hardly write it. Knows Python; runs nothing.
 """
 
 import ast
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,9 +27,7 @@ from reference.repair.site import (
     is_numeric,
 )
 from reference.repair.values import MISSING
-
-Change = tuple[str, int, float]
-Rule = Callable[[Site], Iterator[Change]]
+from reference.repair.vocabulary import Change, Rule, computed, counts, numpy_word, word_cost
 
 _OTHERS: dict[str, tuple[tuple[str, float], ...]] = {  # by an operator, those that are written for it
     "+": (("-", 1.0), ("*", 1.5), ("/", 2.0)),
@@ -44,69 +41,6 @@ _OTHERS: dict[str, tuple[tuple[str, float], ...]] = {  # by an operator, those t
 }
 _BINDS = {"+": SUM, "-": SUM, "**": POWER}
 _NUMBERS = ("0", "1", "2", "3", "4", "0.5", "1.5", "-1", "-2", "-0.5", "-1.5", "0.0", "1.0", "2.0")
-_FUNCTIONS: dict[str, tuple[str, ...]] = {  # by the name of a function or method, others with such arguments
-    "mean": ("sum", "var", "prod", "max", "std"),
-    "sum": ("mean", "prod", "max", "var"),
-    "nansum": ("sum",),
-    "nanmean": ("mean",),
-    "median": ("mean", "sum"),
-    "average": ("mean", "sum"),
-    "prod": ("sum", "mean"),
-    "var": ("std", "mean"),
-    "std": ("var", "mean"),
-    "max": ("min", "mean", "sum"),
-    "min": ("max", "mean"),
-    "amax": ("mean",),
-    "maximum": ("minimum", "add"),
-    "minimum": ("maximum",),
-    "sqrt": ("square", "abs", "reciprocal"),
-    "square": ("sqrt", "abs"),
-    "abs": ("square", "sqrt"),
-    "cbrt": ("sqrt",),
-    "exp": ("sqrt", "square"),
-    "log": ("sqrt",),
-    "reciprocal": ("sqrt",),
-    "zeros": ("ones",),
-    "ones": ("zeros",),
-    "zeros_like": ("ones_like",),
-    "ones_like": ("zeros_like",),
-    "add": ("subtract", "multiply"),
-    "subtract": ("add",),
-    "multiply": ("divide", "add"),
-    "divide": ("multiply",),
-    "true_divide": ("multiply",),
-    "cumsum": ("sum",),
-    "swapaxes": ("reshape",),
-    "repeat": ("tile",),
-    "tile": ("repeat",),
-    "float16": ("float32", "float64"),
-    "float32": ("float64",),
-}
-_REDUCTIONS = {
-    "mean",
-    "sum",
-    "var",
-    "std",
-    "prod",
-    "max",
-    "min",
-    "average",
-    "median",
-    "amax",
-    "nansum",
-    "nanmean",
-    "any",
-}
-_NO_CALL = {"reshape", "astype", "range", "tuple", "len", "int", "print", "isinstance", "append", "zip", "enumerate"}
-VOCABULARY = {  # words of the formula, plainer than other names
-    "gamma", "weight", "beta", "bias", "std", "inv_std", "rstd", "istd", "ivar", "inv_var", "var", "eps", "mean", "mu",
-    "n", "m", "N", "M", "D", "x_hat", "xhat", "x_norm", "x_mu", "xmu", "centred", "dxhat", "momentum", "count", "size",
-}  # fmt: skip
-
-
-def word_cost(text: str) -> float:
-    """What a name costs: a word of the formula less than another."""
-    return 0.0 if text.removeprefix("self.") in VOCABULARY else 0.3
 
 
 def operator(site: Site) -> Iterator[Change]:
@@ -158,7 +92,8 @@ def dropped(site: Site) -> Iterator[Change]:
 def sign(site: Site) -> Iterator[Change]:
     if isinstance(site.parent, ast.Compare):
         return
-    if computed(site) and not isinstance(site.node, (ast.UnaryOp, ast.Constant)):
+    whole = isinstance(site.value, int) and isinstance(site.parent, ast.Call) and not isinstance(site.value, bool)
+    if (computed(site) or whole) and not isinstance(site.node, (ast.UnaryOp, ast.Constant)):
         yield f"-{site.text(site.node, SIGNED)}", SIGNED, 1.2
 
 
@@ -190,66 +125,9 @@ def power(site: Site) -> Iterator[Change]:
     atom = site.text(node, ATOM)
     for exponent, cost in (("2", 2.0), ("0.5", 2.2), ("3", 2.3), ("-1", 2.5), ("-0.5", 2.6), ("1.5", 2.6), ("-2", 3.0)):
         yield f"{atom}**{exponent}", POWER, cost
-    yield f"{_numpy(site)}.sqrt({site.own})", ATOM, 2.1
+    yield f"{numpy_word(site)}.sqrt({site.own})", ATOM, 2.1
     yield f"1 / {site.text(node, POWER)}", PRODUCT, 2.4
-    yield f"1 / {_numpy(site)}.sqrt({site.own})", PRODUCT, 3.0
-
-
-def function(site: Site) -> Iterator[Change]:
-    """Another function for one with such arguments."""
-    node = site.node
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-        return
-    start, end = site.source.span(node)
-    name_end = site.source.span(node.func)[1]
-    name_start = name_end - len(node.func.attr)
-    for other in _FUNCTIONS.get(node.func.attr, ()):
-        text = site.source.text[start:name_start] + other + site.source.text[name_end:end]
-        yield text, ATOM, 1.0 + 0.1 * _FUNCTIONS[node.func.attr].index(other)
-
-
-def axes(site: Site) -> Iterator[Change]:
-    """Other axes for those of a reduction, other numbers for those of a tuple."""
-    if not _is_axis(site):
-        return
-    held = site.value
-    for text, value in _axis_texts(site):
-        if value is MISSING or not _same(value, held):
-            yield text, ATOM, 1.6 + 0.15 * text.count(",") + 0.3 * ("(" in text and "range" in text)
-
-
-def arguments(site: Site) -> Iterator[Change]:
-    """keepdims, ddof, axis added, changed or left out; arguments swapped."""
-    node = site.node
-    if not isinstance(node, ast.Call):
-        return
-    start, end = site.source.span(node)
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    reduces = name in _REDUCTIONS
-    for keyword in node.keywords:
-        if keyword.arg and keyword.arg in ("keepdims", "ddof", "axis", "dtype", "out"):
-            yield _without_argument(site, keyword), ATOM, 1.3 + 0.4 * (keyword.arg == "axis")
-            if isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, bool):
-                first, last = site.source.span(keyword.value)
-                text = site.source.text[start:first] + str(not keyword.value.value) + site.source.text[last:end]
-                yield text, ATOM, 1.0
-    given = {keyword.arg for keyword in node.keywords}
-    inside = site.source.text[start : end - 1].rstrip().rstrip(",")
-    comma = "" if inside.endswith("(") else ", "
-    if reduces:
-        if "keepdims" not in given:
-            yield f"{inside}{comma}keepdims=True)", ATOM, 1.4
-        if "ddof" not in given and name in ("var", "std"):
-            yield f"{inside}{comma}ddof=1)", ATOM, 1.5
-        positional = 1 if isinstance(node.func, ast.Attribute) and is_array(site.seen.value(node.func.value)) else 2
-        if "axis" not in given and len(node.args) < positional:
-            for text, _ in _axis_texts(site):
-                yield f"{inside}{comma}axis={text})", ATOM, 1.8 + 0.1 * text.count(",")
-                yield f"{inside}{comma}axis={text}, keepdims=True)", ATOM, 2.3 + 0.1 * text.count(",")
-    if len(node.args) == 2 and not any(isinstance(arg, ast.Starred) for arg in node.args):
-        (a, b), (c, d) = map(site.source.span, node.args)
-        text = site.source.text
-        yield text[start:a] + text[c:d] + text[b:c] + text[a:b] + text[d:end], ATOM, 1.8
+    yield f"1 / {numpy_word(site)}.sqrt({site.own})", PRODUCT, 3.0
 
 
 def name(site: Site) -> Iterator[Change]:
@@ -272,28 +150,6 @@ def name(site: Site) -> Iterator[Change]:
     if is_number(site.value):
         for text in counts(site):
             yield text, ATOM if "/" not in text else PRODUCT, 2.0 + 0.2 * text.count(".")
-
-
-def index(site: Site) -> Iterator[Change]:
-    """Other places of a shape, other shapes of an array."""
-    node = site.node
-    if isinstance(node, ast.Subscript) and is_axes(site.seen.value(node.value)) and is_number(site.value):
-        base = site.text(node.value)
-        for at in ("0", "1", "2", "3", "-1"):
-            yield f"{base}[{at}]", ATOM, 1.1
-    if is_number(site.value) and isinstance(node, (ast.Subscript, ast.Attribute, ast.Call)):
-        for text in counts(site):
-            yield text, ATOM if "/" not in text else PRODUCT, 1.8 + 0.3 * ("/" in text)
-    if is_array(site.value) and 1 <= site.value.ndim <= 3:
-        atom = site.text(node, ATOM)
-        for inserted in ("[:, None]", "[..., None]", "[None, :]", "[None]")[: 4 if site.value.ndim == 1 else 2]:
-            yield atom + inserted, ATOM, 2.2
-        for text, value in site.names.items():
-            if is_axes(value) and (int(np.prod(value)) == site.value.size or -1 in value):
-                yield f"{atom}.reshape({text})", ATOM, 2.6
-            elif is_array(value) and value.size == site.value.size and value.shape != site.value.shape:
-                yield f"{atom}.reshape({text}.shape)", ATOM, 2.6
-        yield f"{atom}.T", ATOM, 2.8
 
 
 def factor(site: Site) -> Iterator[Change]:
@@ -401,132 +257,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("another sign", sign),
     ("another number", number),
     ("a power", power),
-    ("another function", function),
-    ("other axes", axes),
-    ("other arguments", arguments),
     ("another name", name),
-    ("another index", index),
     ("a factor or a term", factor),
     ("an unbiased factor", besides),
     ("another condition", condition),
     ("another order", order),
     ("a copy", copied),
 )
-
-
-# --- what the rules share ---------------------------------------------------------------------------------------------
-
-
-def computed(site: Site) -> bool:
-    """Whether an expression is a number or an array that is calculated with, and not a size, an index or an argument."""
-    if not is_numeric(site.value):
-        return False
-    parent = site.parent
-    if isinstance(parent, (ast.Subscript, ast.Slice, ast.Tuple)) and not is_array(site.value):
-        return False
-    if isinstance(parent, ast.Attribute) and is_array(site.value):
-        return parent.attr in _REDUCTIONS or parent.attr in ("reshape", "astype", "copy", "dot", "transpose")
-    if isinstance(parent, ast.Call) and isinstance(site.value, int):
-        name = parent.func.attr if isinstance(parent.func, ast.Attribute) else getattr(parent.func, "id", "")
-        return name not in _NO_CALL
-    return not _is_axis(site)
-
-
-def _is_axis(site: Site) -> bool:
-    if isinstance(site.parent, ast.keyword):
-        return site.parent.arg in ("axis", "axes")
-    if isinstance(site.parent, ast.Call) and isinstance(site.parent.func, ast.Attribute):
-        called = site.parent.func
-        if called.attr not in _REDUCTIONS or site.node not in site.parent.args:
-            return False
-        return site.parent.args.index(site.node) == (0 if is_array(site.seen.value(called.value)) else 1)
-    if isinstance(site.parent, ast.Assign) and isinstance(site.value, (tuple, int)):
-        target = site.parent.targets[0]
-        word = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
-        return any(part in word.lower() for part in ("ax", "dim"))
-    return is_axes(site.value) and isinstance(site.node, (ast.Tuple, ast.Call)) and isinstance(site.parent, ast.Return)
-
-
-def _axis_texts(site: Site) -> Iterator[tuple[str, Any]]:
-    """Axes as they may be written here, the plain ones first, with what they hold where that is known."""
-    plain: list[Any] = [
-        0,
-        1,
-        -1,
-        (0, 1),
-        (0, 2),
-        (1, 2),
-        (0, 2, 3),
-        (1, 2, 3),
-        (2, 3),
-        (-2, -1),
-        2,
-        (0, 1, 2),
-        (2, 3, 4),
-        (3, 4),
-        None,
-    ]
-    yield from ((str(value), value) for value in plain)
-    for text, value in site.names.items():
-        if is_axes(value):
-            yield text, value
-    for array in main_arrays(site):
-        for inner in (
-            f"tuple(range(1, {array}.ndim))",
-            f"tuple(range(2, {array}.ndim))",
-            f"(0, *range(2, {array}.ndim))",
-        ):
-            yield inner, MISSING
-        yield f"tuple(range({array}.ndim - 1))", MISSING
-    seen: set[str] = set()
-    for node in ast.walk(site.source.functions[site.key]):
-        if isinstance(node, ast.keyword) and node.arg in ("axis", "axes"):
-            text = site.source.text_of(node.value)
-            if text not in seen and text != site.own:
-                seen.add(text)
-                yield text, site.seen.value(node.value)
-
-
-def main_arrays(site: Site) -> list[str]:
-    """The arrays of the largest size that have a plain name here, at most two: x, dy."""
-    arrays = {text: value for text, value in site.names.items() if is_array(value) and "." not in text}
-    most = max((value.size for value in arrays.values()), default=0)
-    return [text for text, value in arrays.items() if value.size == most and value.ndim > 1][:2]
-
-
-def counts(site: Site) -> list[str]:
-    """How many numbers there are, as it may be written here."""
-    found = []
-    for array in main_arrays(site)[:1]:
-        ndim = site.names[array].ndim
-        found += [f"{array}.shape[0]", f"{array}.shape[1]", f"{array}.shape[-1]", f"{array}.size"]
-        found += [f"{array}.size // {array}.shape[1]", f"{array}[0].size"] if ndim > 1 else []
-    return found
-
-
-def _numpy(site: Site) -> str:
-    """What the file calls NumPy."""
-    for node in ast.walk(site.source.tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == "numpy":
-                    return alias.asname or alias.name
-    return "np"
-
-
-def _without_argument(site: Site, keyword: ast.keyword) -> str:
-    """A call without one of its keyword arguments."""
-    text = site.source.text
-    start, end = site.source.span(site.node)
-    first, last = site.source.span(keyword)
-    before, after = text[start:first].rstrip(), text[last:end]
-    if before.endswith(","):
-        return before[:-1].rstrip() + after
-    return before + after.lstrip().removeprefix(",").lstrip()
-
-
-def _same(one: Any, other: Any) -> bool:
-    try:
-        return bool(one == other) and type(one) is type(other)
-    except ValueError:
-        return False

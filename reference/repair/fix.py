@@ -28,10 +28,8 @@ def lines_of(text: str) -> list[str]:
 
 def diff_of(name: str, before: str, after: str) -> str:
     """A unified diff that `patch -p1` and `git apply` take."""
-    parts = []
-    for line in difflib.unified_diff(lines_of(before), lines_of(after), f"a/{name}", f"b/{name}", n=CONTEXT):
-        parts.append(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
-    return "".join(parts)
+    lines = difflib.unified_diff(lines_of(before), lines_of(after), f"a/{name}", f"b/{name}", n=CONTEXT)
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
 def shown_name(source: Source) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array
-from reference.repair.expressions import counts, word_cost
 from reference.repair.site import ATOM, PRODUCT, SUM, Site, binds, is_array, is_number, is_numeric
 from reference.repair.source import FUNCTIONS
+from reference.repair.vocabulary import counts, word_cost
 
 POWERS = (1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5)
 CONSTANTS = {1.0: "", 2.0: "2", 0.5: "0.5", 3.0: "3", 4.0: "4", 0.25: "0.25", 1.5: "1.5", -0.0: ""}
@@ -50,7 +50,9 @@ class Formed:
 Run = Callable[[Callable[[Any], Any]], "Array | None"]
 
 
-def factors_and_terms(site: Site, run: Run, now: Array, wanted: Array, scope: dict[str, Any]) -> Iterator[tuple[str, int, float]]:
+def factors_and_terms(
+    site: Site, run: Run, now: Array, wanted: Array, scope: dict[str, Any]
+) -> Iterator[tuple[str, int, float]]:
     """Texts to stand in the place of an expression, from values.
 
     Args:
@@ -265,8 +267,12 @@ def _reductions(site: Site) -> Iterator[tuple[str, float]]:
             continue
         method = isinstance(node.func, ast.Attribute) and is_array(site.seen.value(node.func.value))
         inner = node.func.value if method else (node.args[0] if node.args else None)  # type: ignore[attr-defined]
-        value = site.seen.value(inner) if inner is not None else None
-        if inner is None or not is_array(value) or value.size <= site.seen.value(node).size and not _named_function(node):
+        value: Any = site.seen.value(inner)
+        if (
+            inner is None
+            or not is_array(value)
+            or (value.size <= site.seen.value(node).size and not _named_function(node))
+        ):
             continue
         start, end = site.source.span(node)
         first, last = site.source.span(inner)
@@ -323,7 +329,7 @@ def _as_term(site: Site, formed: Formed) -> Iterator[tuple[str, int, float]]:
 def _written(formed: Formed, base: str) -> str:
     """A product as it is written: the base, what multiplies it, what divides it."""
     above = [base] if base else []
-    below = []
+    below: list[str] = []
     for known, power in formed.parts:
         level = ATOM if abs(power) != 1 else PRODUCT + 1
         text = known.text if known.tightly >= level else f"({known.text})"

@@ -116,7 +116,7 @@ def messages(children: list[Child], deadline: float) -> Iterator[tuple[Child, di
             if not ready:
                 yield children[0], {"waiting": True}
             for key, _ in ready:
-                child: Child = key.data
+                child = key.data
                 piece = os.read(child.pipe, 1 << 16)
                 *lines, child.text = (child.text + piece).split(b"\n")
                 for line in lines:

@@ -7,17 +7,17 @@ must not refuse what the layer took before, nor be risky where it was not.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Protocol
 
 from reference.cases.case import Case
-from reference.repair.bench import prepared
+from reference.repair.bench import limited, prepared
 from reference.repair.processes import Send
 from reference.repair.source import Source
 from reference.repair.units import Located, Patch
 from reference.run import Run
 from reference.subjects.discovery import Discovery
-from reference.subjects.guard import Clock, attempt
+from reference.subjects.guard import Clock, OutOfTime, attempt
 from reference.subjects.subject import Subject
 from reference.truth import exact
 from reference.truth.convention import Convention, Expected
@@ -25,6 +25,7 @@ from reference.truth.verdict import Trial
 
 RANDOM = 500  # cases
 PROOF_SECONDS = 20.0  # that the random ones may take
+SLOW = 1.0  # seconds that one case may take while its lines are watched
 OTHER_SEED = 104_729  # added to the check's own: what was not seen by the search
 
 
@@ -50,7 +51,8 @@ class Claim:
         subject: the layer as it is. located: its live functions. source: the fixed text. before: what was found out about
             the layer as it is. hazards: the ids that it had. sound: the cases in which it was right, where
             a hazard would be a new one. seed: of the check. examine: the first half of a check.
-        convention: what it is held to.
+        convention: what it is held to. branching: where a condition was changed, cases that show which lines run: a
+            line that ran must run still, or else the mistake is only never reached.
     """
 
     subject: Subject
@@ -62,6 +64,7 @@ class Claim:
     seed: int
     examine: Examine
     convention: Convention
+    branching: tuple[Case, ...] = ()
 
 
 def remade(claim: Claim) -> Subject:
@@ -103,7 +106,12 @@ def _named(module: ModuleType, qualname: str) -> Any:
 def designed(claim: Claim, send: Send) -> None:
     """Whether the fixed layer passes every designed case, and takes all that the layer as it is takes."""
     prepared()
-    examined = claim.examine(remade(claim))
+    ran = _lines(claim, claim.subject)
+    subject = remade(claim)
+    if not ran <= _lines(claim, claim.subject):
+        send({"passed": False})
+        return
+    examined = claim.examine(subject)
     failed = [trial for trial in examined.trials if trial.failed]
     risky = {(trial.case, finding.id) for trial in examined.trials for finding in trial.hazards}
     covered = _is_within(claim.before, examined.discovery) and not any(
@@ -121,6 +129,30 @@ def at_random(claim: Claim, send: Send) -> None:
     run = Run(subject, _WithoutTorch(claim.convention.changes), Clock(PROOF_SECONDS), RANDOM, None)
     failing = run.at_random(claim.before.scope, [], claim.seed + OTHER_SEED, RANDOM)
     send({"passed": not failing and not run.unfinished, "cases": run.drawn})
+
+
+def _lines(claim: Claim, subject: Subject) -> set[tuple[str, int]]:
+    """The lines of the layer's file that run in the cases that a changed condition is tried on, by function."""
+    found: set[tuple[str, int]] = set()
+    files = {claim.source.filename}
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            found.add((frame.f_code.co_qualname, frame.f_lineno - frame.f_code.co_firstlineno))
+        return trace
+
+    for case in claim.branching:
+        sys.settrace(trace)
+        try:
+            with limited(SLOW):
+                subject.run(case)
+        except (Exception, OutOfTime):
+            continue
+        finally:
+            sys.settrace(None)
+    return found
 
 
 class _WithoutTorch(Convention):

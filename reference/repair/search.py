@@ -12,7 +12,7 @@ from functools import partial
 from reference.cases.case import Case
 from reference.repair import proof
 from reference.repair.bench import Screen, screen_of
-from reference.repair.edits import Edit
+from reference.repair.edits import Edit, decides
 from reference.repair.explore import TICKETS, Work
 from reference.repair.fix import fix_of
 from reference.repair.processes import Tickets, can_fork, forked, messages
@@ -28,6 +28,7 @@ from reference.truth.exact import QUANTITIES
 from reference.truth.verdict import Trial
 
 DEPTH = 4  # edits that one fix may have
+LEISURE = 2.5  # seconds after which no second fix is proved beside the first
 PROOFS = 6  # candidates of one round whose proof is tried
 
 
@@ -54,7 +55,8 @@ def find_fix(
 
     Args:
         subject: a layer that is wrong. trials: how it did in the designed cases. before: what it takes.
-        examine: the first half of a check, for the proof. convention: what it is held to. seed: of the check. seconds: of search, at most.
+        examine: the first half of a check, for the proof. convention: what it is held to.
+        seed: of the check. seconds: of search, at most.
     """
     begun = time.monotonic()
     if not can_fork():
@@ -68,7 +70,7 @@ def find_fix(
         return Sought(reason=str(error))
     sound = frozenset(trial.case for trial in trials if not trial.failed)
     hazards = frozenset(finding.id for trial in trials for finding in trial.hazards)
-    search = Search(subject, located, screen, before, hazards, sound, examine, seed, convention, begun + seconds)
+    search = Search(subject, located, screen, before, hazards, sound, examine, seed, convention, begun, begun + seconds)
     found = search.run()
     taken = time.monotonic() - begun
     if found is not None:
@@ -89,6 +91,7 @@ class Search:
     examine: proof.Examine
     seed: int
     convention: Convention
+    begun: float
     deadline: float
     edits: int = 0
     late: bool = False
@@ -134,18 +137,42 @@ class Search:
         """The plainest of the candidates that passes everything."""
         ranked = sorted(candidates, key=lambda edit: (edit.cost, edit.start))
         candidates.clear()
-        for edit in ranked[:PROOFS]:
+        for place, edit in enumerate(ranked[:PROOFS]):
             fixed = source.edited(edit.applied(source.text))
-            cases = self._cases(fixed)
+            cases = self._cases(source, edit)
             if cases:
-                also = _also(source, edit, ranked)
+                also = self._also(source, edit, ranked[place + 1 :])
                 return fix_of(self.located.source, fixed.text, self._mended(), cases, also)
             self.unproved += 1
         return None
 
-    def _cases(self, fixed: Source) -> int:
-        """How many cases a text was proved on; 0 if it does not pass."""
-        claim = proof.Claim(self.subject, self.located, fixed, self.before, self.hazards, self.sound, self.seed, self.examine, self.convention)
+    def _also(self, source: Source, chosen: Edit, others: Sequence[Edit]) -> str:
+        """Another fix on the same line, if it is about as plain and there is time to prove it too: the line with it."""
+        for edit in others:
+            near = edit.line == chosen.line and edit.kind != chosen.kind and edit.cost <= chosen.cost + 1
+            if near and not edit.more and "\n" not in edit.text and source.text.count("\n", edit.start, edit.end) == 0:
+                if time.monotonic() - self.begun > LEISURE or not self._cases(source, edit):
+                    return ""
+                text = edit.applied(source.text)
+                line = re.match(r"[^\r\n]*", text[source.line_start(edit.start) :])
+                return line.group().strip() if line else ""
+        return ""
+
+    def _cases(self, source: Source, edit: Edit) -> int:
+        """How many cases a text with an edit was proved on; 0 if it does not pass."""
+        branching = tuple(probe.case for probe in self.screen.probes) if decides(source, edit) else ()
+        claim = proof.Claim(
+            self.subject,
+            self.located,
+            source.edited(edit.applied(source.text)),
+            self.before,
+            self.hazards,
+            self.sound,
+            self.seed,
+            self.examine,
+            self.convention,
+            branching,
+        )
         tasks = (proof.designed, proof.at_random)
         children = [forked(task.__name__, partial(task, claim)) for task in tasks]
         passed: dict[str, int] = {}
@@ -163,16 +190,3 @@ class Search:
     def _mended(self) -> list[str]:
         wrong = {name for probe in self.screen.probes for name in probe.wrong}
         return [name for name in QUANTITIES if name in wrong]
-
-
-def _also(source: Source, chosen: Edit, ranked: list[Edit]) -> str:
-    """Another fix on the same line, if it is about as plain: the line as it would be."""
-    for edit in ranked:
-        if edit.line == chosen.line and edit.kind != chosen.kind and edit.cost <= chosen.cost + 1:
-            text = edit.applied(source.text)
-            start = source.line_start(edit.start)
-            line = re.match(r"[^\r\n]*", text[start:])
-            shown = line.group().strip() if line else ""
-            if shown:
-                return shown
-    return ""

@@ -5,14 +5,14 @@ A row of `RULES` as in `expressions`. Runs nothing.
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from reference.repair.expressions import Change, computed
 from reference.repair.site import ATOM, PRODUCT, SUM, Site, binds, combine, is_array, is_number, is_numeric
 from reference.repair.values import MISSING
+from reference.repair.vocabulary import Change, Rule, computed
 
 LONG = 70  # letters of what is transplanted
 MANY = 60  # expressions that are looked at
@@ -44,7 +44,7 @@ def whole_numbers(site: Site) -> Iterator[Change]:
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, (ast.Mod, ast.FloorDiv)):
         return
     left = site.text(node.left, PRODUCT)
-    for other, value in _others(site, whole=True):
+    for other, _ in _others(site, whole=True):
         text = site.text(other)
         text = f"({text})" if binds(other) < ATOM else text
         for symbol in ("//", "%"):
@@ -56,8 +56,15 @@ def products(site: Site) -> Iterator[Change]:
     node = site.node
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         for one, other in ((node.left, node.right), (node.right, node.left)):
-            if isinstance(other, ast.Call) and isinstance(other.func, ast.Attribute) and other.func.attr in ("sum", "mean"):
-                matrix = other.func.value if is_array(site.seen.value(other.func.value)) else other.args[0]
+            if (
+                isinstance(other, ast.Call)
+                and isinstance(other.func, ast.Attribute)
+                and other.func.attr in ("sum", "mean")
+            ):
+                method = is_array(site.seen.value(other.func.value))
+                if not method and not other.args:
+                    continue
+                matrix = other.func.value if method else other.args[0]
                 yield f"{site.text(matrix, PRODUCT)} @ {site.text(one, ATOM)}", PRODUCT, 3.5
                 yield f"{site.text(one, PRODUCT)} @ {site.text(matrix, ATOM)}", PRODUCT, 3.5
 
@@ -100,7 +107,7 @@ def cast(site: Site) -> Iterator[Change]:
         yield f"{atom}.astype(np.{word})", ATOM, 3.0
 
 
-RULES: tuple[tuple[str, Callable[[Site], Iterator[Change]]], ...] = (
+RULES: tuple[tuple[str, Rule], ...] = (
     ("an expression from elsewhere", elsewhere),
     ("another quotient", whole_numbers),
     ("a product of matrices", products),
@@ -117,7 +124,9 @@ def _others(site: Site, whole: bool = False) -> Iterator[tuple[ast.expr, Any]]:
         if not isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)):
             continue
         value = site.seen.value(node)
-        if value is MISSING or not (is_number(value) and isinstance(value, (int, np.integer)) if whole else is_numeric(value)):
+        if value is MISSING or not (
+            is_number(value) and isinstance(value, (int, np.integer)) if whole else is_numeric(value)
+        ):
             continue
         text = site.text(node)
         if text in seen or len(text) > LONG or "\n" in text or not _in_scope(site, node):

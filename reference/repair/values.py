@@ -8,6 +8,7 @@ import builtins
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any
 
@@ -30,11 +31,8 @@ def body_nodes(source: Source, key: Key) -> Iterator[ast.AST]:
 
 def expressions(source: Source, key: Key) -> list[ast.expr]:
     """The expressions in the body of a function that can be wrapped in a call."""
-    found = []
-    for node in body_nodes(source, key):
-        if isinstance(node, ast.expr) and _can_be_wrapped(source, node):
-            found.append(node)
-    return found
+    nodes = body_nodes(source, key)
+    return [node for node in nodes if isinstance(node, ast.expr) and _can_be_wrapped(source, node)]
 
 
 def _can_be_wrapped(source: Source, node: ast.expr) -> bool:
@@ -56,7 +54,7 @@ def _can_be_wrapped(source: Source, node: ast.expr) -> bool:
     if isinstance(parent, ast.AnnAssign) and parent.annotation is node:
         return False
     above = (node, *source.ancestors(node))
-    for child, holder in zip(above, above[1:], strict=False):
+    for child, holder in pairwise(above):
         if isinstance(holder, (ast.arguments, ast.arg, ast.pattern, ast.JoinedStr)):
             return False
         if isinstance(holder, ast.AnnAssign) and holder.annotation is child:
@@ -116,9 +114,9 @@ class Seen:
     values: dict[ast.expr, list[Any]]
     names: dict[tuple[Key, int], dict[str, Any]]
 
-    def value(self, node: ast.AST) -> Any:
+    def value(self, node: ast.AST | None) -> Any:
         """What an expression held first; `MISSING` if it did not run."""
-        found = self.values.get(node)  # type: ignore[arg-type]
+        found = self.values.get(node) if isinstance(node, ast.expr) else None
         return found[0] if found else MISSING
 
 

@@ -27,7 +27,7 @@ from reference.repair.site import (
     is_numeric,
 )
 from reference.repair.values import MISSING
-from reference.repair.vocabulary import Change, Rule, computed, counts, numpy_word, word_cost
+from reference.repair.vocabulary import Change, Rule, computed, counts, entries, numpy_word, word_cost
 
 _OTHERS: dict[str, tuple[tuple[str, float], ...]] = {  # by an operator, those that are written for it
     "+": (("-", 1.0), ("*", 1.5), ("/", 2.0)),
@@ -111,8 +111,12 @@ def number(site: Site) -> Iterator[Change]:
             whole = isinstance(held, int) == ("." not in text)
             yield text, SIGNED if text.startswith("-") else ATOM, 1.0 + 0.3 * (not whole) + 0.1 * len(text)
     for name, value in site.names.items():
-        if is_number(value) and (value == held or 0 < abs(value) < 1):
+        if is_number(value) and (value == held or 0 < abs(value) < 1 or isinstance(value, (int, np.integer))):
             yield name, ATOM, 1.5 + word_cost(name)
+            if isinstance(value, (int, np.integer)):
+                yield f"{name} - 1", SUM, 2.4 + word_cost(name)
+        elif is_array(value) and computed(site) and not value.shape:
+            yield name, ATOM, 1.8 + word_cost(name)
 
 
 def power(site: Site) -> Iterator[Change]:
@@ -163,6 +167,7 @@ def factor(site: Site) -> Iterator[Change]:
     )
     operands = [(text, value, word_cost(text)) for text, value in site.names.items() if is_numeric(value)]
     operands += [(text, 1, 0.5 + 0.3 * ("/" in text)) for text in counts(site)]
+    operands += [(text, 1, 0.6) for text in entries(site)]
     product, plain = site.text(site.node, PRODUCT), site.text(site.node, SUM)
     for text, value, cost in operands:
         shape = combine(held, value)

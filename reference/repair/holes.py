@@ -232,8 +232,16 @@ def known_at(site: Site, scope: dict[str, Any]) -> list[Known]:
         if text not in found and is_numeric(value) and np.size(value):
             found[text] = Known(text, tightly, cost, np.asarray(value, dtype=np.float64))
 
+    deep = max((np.ndim(value) for value in site.names.values() if is_array(value)), default=0)
     for text, value in site.names.items():
         add(text, ATOM, word_cost(text), value)
+        if is_array(value) and 1 <= value.ndim < deep:
+            add(
+                f"{text}[..., None]" if value.ndim > 1 else f"{text}[:, None]",
+                ATOM,
+                0.4 + word_cost(text),
+                value[..., None],
+            )
     for text in counts(site):
         add(text, ATOM if "/" not in text else PRODUCT, 0.4 + 0.3 * ("/" in text), _evaluated(text, site, scope))
     for node in ast.walk(site.source.functions[site.key]):

@@ -12,7 +12,7 @@ from reference.repair.processes import Child, forked, messages
 
 WORKERS = 2
 GRACE = (0.15, 0.35)  # seconds, and the share of the time so far, in which a better edit may come after the first
-PATIENCE = (0.6, 0.6)  # the same for one that makes everything right, after the first that helps in part
+PATIENCE = 0.45  # the share of the time left in which one that makes everything right may come after one that helps
 CRASHES = 6  # children that may be lost before a round ends
 
 
@@ -53,8 +53,8 @@ class Round:
                     if self.right:
                         end = min(end, now + GRACE[0] + GRACE[1] * spent)
                     elif len(self.helps) > helped:
-                        end = min(end, now + PATIENCE[0] + PATIENCE[1] * spent)
-                    if now > end:
+                        end = min(end, begun + PATIENCE * (self.work.deadline - begun))
+                    if now > end and (self.right or len(self.helps) > helped):
                         break
                 for child in children:
                     child.end()

@@ -5,11 +5,11 @@ Directs the children that search and those that prove; decides which of several 
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
-from reference.cases.case import Case
+from reference.cases.case import Case, with_gamma
 from reference.repair import proof
 from reference.repair.bench import Screen, screen_of
 from reference.repair.edits import Edit, decides
@@ -160,7 +160,7 @@ class Search:
 
     def _cases(self, source: Source, edit: Edit) -> int:
         """How many cases a text with an edit was proved on; 0 if it does not pass."""
-        branching = tuple(probe.case for probe in self.screen.probes) if decides(source, edit) else ()
+        branching = tuple(self._branching()) if decides(source, edit) else ()
         claim = proof.Claim(
             self.subject,
             self.located,
@@ -186,6 +186,15 @@ class Search:
             for child in children:
                 child.end()
         return sum(passed.values()) if len(passed) == len(tasks) else 0
+
+    def _branching(self) -> Iterator[Case]:
+        """Cases that show which lines run: those of the screen, and with the options that the layer did not take so far."""
+        for probe in self.screen.probes:
+            yield probe.case
+        for probe in self.screen.first:
+            if probe.case.kind.affine_keyword in self.subject.keywords:
+                yield with_gamma(probe.case, not probe.case.has_gamma)
+            yield replace(probe.case, training=not probe.case.training)
 
     def _mended(self) -> list[str]:
         wrong = {name for probe in self.screen.probes for name in probe.wrong}

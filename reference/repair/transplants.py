@@ -39,8 +39,16 @@ def elsewhere(site: Site) -> Iterator[Change]:
 
 
 def whole_numbers(site: Site) -> Iterator[Change]:
-    """An index or a size by another quotient."""
+    """An index or a size by another quotient, or a number more or less."""
     node = site.node
+    if isinstance(site.value, (int, np.integer)) and not isinstance(site.value, bool) and not computed(site):
+        own = site.text(node, SUM)
+        for text, value in site.names.items():
+            if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+                yield f"{own} - {text}", SUM, 2.4
+                yield f"{own} + {text}", SUM, 2.5
+        yield f"{own} - 1", SUM, 2.3
+        yield f"{own} + 1", SUM, 2.3
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, (ast.Mod, ast.FloorDiv)):
         return
     left = site.text(node.left, PRODUCT)

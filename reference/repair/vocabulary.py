@@ -11,6 +11,7 @@ from reference.repair.site import (
     Site,
     is_array,
     is_axes,
+    is_number,
     is_numeric,
 )
 from reference.repair.values import MISSING
@@ -129,6 +130,19 @@ def counts(site: Site) -> list[str]:
         found += [f"{array}.shape[0]", f"{array}.shape[1]", f"{array}.shape[-1]", f"{array}.size"]
         found += [f"{array}.size // {array}.shape[1]", f"{array}[0].size"] if ndim > 1 else []
     return found
+
+
+def entries(site: Site) -> list[str]:
+    """In a loop, the entry of each parameter or statistic that belongs to it, as it may be written here."""
+    loops = [above for above in site.source.ancestors(site.node) if isinstance(above, (ast.For, ast.comprehension))]
+    indices = {
+        name.id
+        for loop in loops
+        for name in ast.walk(loop.target)
+        if isinstance(name, ast.Name) and is_number(site.names.get(name.id))
+    }
+    arrays = [text for text, value in site.names.items() if is_array(value) and value.ndim == 1]
+    return [f"{array}[{index}]" for array in arrays for index in sorted(indices)]
 
 
 def numpy_word(site: Site) -> str:

@@ -5,28 +5,27 @@ This module puts the parts together; what is right is `truth`'s business, what w
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from reference.cases.case import DTYPES
-from reference.cases.probes import designed_for
 from reference.diagnosis.consistency import backward_is_derivative
-from reference.diagnosis.conventions import accepted_convention, conventions_named
+from reference.diagnosis.conventions import conventions_named
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
+from reference.fixing import FIX_SECONDS, Look, seek
 from reference.kinds import Kind
+from reference.probing import probe
+from reference.repair.search import Sought
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
 from reference.run import Progress, Run, Tally, Unfinished, behaviour_in, parts_of
-from reference.subjects.discovery import Discovery
 from reference.subjects.guard import Clock, attribute, seconds_for
 from reference.subjects.in_process import InProcess
 from reference.subjects.judged import Judged
 from reference.subjects.process.isolated import Isolated
 from reference.subjects.process.place import place_of
 from reference.subjects.reading import Refused, kind_of, name_of
-from reference.truth.half import is_made_for_float16
-from reference.truth.meant import not_meant, without
 from reference.truth.verdict import Trial
 
 
@@ -47,6 +46,8 @@ def check(
     isolated: bool = False,
     name: str | None = None,
     progress: Progress | None = None,
+    fix: bool = False,
+    fix_seconds: float = FIX_SECONDS,
 ) -> Report:
     """Hold a layer against torch.nn, and name what is wrong with it.
 
@@ -75,6 +76,8 @@ def check(
             function that can be imported by its module's name, or from its file.
         name: what to call it in the report.
         progress: called with the cases done and the cases to do.
+        fix: whether to look for a change of the layer's source with which it passes; the report has it in `fixes`.
+        fix_seconds: of search, at most; a fix that is found is then proved, which takes about as long as a check.
 
     Raises:
         Refused: it cannot be checked; the text says why and what to do about it.
@@ -86,6 +89,8 @@ def check(
         raise TypeError(f"Expected layer to be a class or a factory but got {layer!r} (type {type(layer).__name__})")
     timeout = seconds_for(examples) if timeout is None else timeout
     accept = validated(kind, examples, accept, ndims, dtypes, timeout)
+    if fix_seconds <= 0:
+        raise ValueError(f"Expected fix_seconds to be more than 0 but got {fix_seconds}")
     work: dict[str, Any] = {
         "seed": seed,
         "examples": examples,
@@ -94,6 +99,7 @@ def check(
         "strict": strict,
     }
     work |= {"dtypes": dtypes, "ndims": ndims, "timeout": timeout, "progress": progress}
+    work["fix_seconds"] = fix_seconds if fix else 0.0
     if not isolated:
         return examine(InProcess(layer, kind, name, channels_last, names), **work)
     with Isolated(place_of(layer), kind.name, channels_last, names, name) as subject:
@@ -113,8 +119,12 @@ def examine(
     ndims: Sequence[int] | None,
     timeout: float,
     progress: Progress | None,
+    fix_seconds: float = 0.0,
 ) -> Report:
     """The check of a subject, wherever its code runs; arguments as those of `check`, and valid.
+
+    Args:
+        fix_seconds: how long to look for a fix, where it is wrong; 0 for not at all.
 
     Raises:
         Refused: it cannot be checked.
@@ -147,6 +157,9 @@ def examine(
             reason = subject.lost or f"the time of {timeout:g} s was over"
             first = {"some cases": f"{reason} after {run.tally.trials} of {run.total} cases"}
             discovery = replace(discovery, not_covered=first | discovery.not_covered)
+        sought = Sought()
+        if fix_seconds and failing:
+            sought = seek(subject, probed, failing, Look(ndims, accept, dtypes, timeout), seed, fix_seconds)
         return Report(
             subject=name,
             like=kind.name,
@@ -166,55 +179,9 @@ def examine(
             incomplete=incomplete,
             parts=parts_of(trials, run.untried),
             behaviour=behaviour_in(trials, strict),
+            fixes=(sought.fix,) if sought.fix else (),
+            not_fixed=sought.reason,
         )
-
-
-@dataclass(frozen=True)
-class Probed:
-    """A subject after its designed probes."""
-
-    discovery: Discovery
-    run: Run
-    trials: list[Trial]
-
-
-def probe(
-    subject: Judged,
-    ndims: Sequence[int] | None = None,
-    accept: Sequence[str] = (),
-    timeout: float = 60.0,
-    examples: int = 0,
-    progress: Progress | None = None,
-    dtypes: Sequence[str] | None = None,
-) -> Probed:
-    """Find out what a subject takes, and run the designed probes of that; the first half of a check.
-
-    Raises:
-        Refused: as `check`.
-    """
-    clock = Clock(timeout)
-    discovery = subject.discover(ndims, clock, dtypes)
-    scope = discovery.scope
-    convention = accepted_convention(subject, accept, designed_for(scope), clock)
-    if dtypes is None and "float16" in scope.dtypes and not is_made_for_float16(subject, scope, convention, clock):
-        discovery = discovery.without_dtype(
-            "float16", "it computes in float16 itself: dtypes float16 says how far that goes"
-        )
-    designed = designed_for(discovery.scope)
-    run = Run(subject, convention, clock, len(designed) + examples, progress)
-    trials = run.designed(designed)
-    parts = not_meant(trials)
-    if parts:
-        trials = run.only(without(trials, list(parts)))
-        discovery = discovery.without_parts(parts)
-    if designed and not trials:
-        reason = run.refusals[0].seen.refused if run.refusals else ""
-        raise Refused(
-            f"{subject.name} refuses every case: {reason}"
-            if reason
-            else f"{subject.name} took all of {timeout:g} s before the first case: give it more with timeout="
-        )
-    return Probed(discovery, run, trials)
 
 
 def _left_out(run: Run) -> dict[str, str]:

@@ -6,12 +6,12 @@ import pytest
 import npnorm
 from reference import check
 from reference.cases.case import ANOTHER, CONTIGUOUS, LAYOUTS, make
-from reference.checks import probe
 from reference.diagnosis.evidence import Evidence
 from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.faults.entry import EXPERIMENTS
 from reference.diagnosis.named import told_by
 from reference.kinds import KINDS
+from reference.probing import probe
 from reference.subjects.in_process import InProcess
 
 

@@ -21,6 +21,9 @@ ROOMS = (
     "diagnosis",
     "reporting",
     "run",
+    "repair",
+    "probing",
+    "fixing",
     "checks",
     "testing",
     "command",
@@ -41,6 +44,7 @@ THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use 
     "reference.reporting.picture": {"numpy", "matplotlib"},
     "reference.reporting.replay": {"numpy", "torch"},  # its text is a program that must do without this project
     "reference.run": {"hypothesis"},
+    "reference.repair": {"numpy"},
     "reference.testing": {"pytest"},
     "reference.command": {"rich"},
 }

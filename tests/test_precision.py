@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import npnorm
-from reference.checks import probe
 from reference.diagnosis.precision import one_pass_variance
 from reference.kinds import KINDS
+from reference.probing import probe
 from reference.subjects.in_process import InProcess
 from tests.planted import BY_FAULT
 from tests.planted.wrong.bases import RowsLayerNorm

@@ -12,11 +12,11 @@ import pytest
 import npnorm
 from reference.cases.case import Case, make
 from reference.cases.scope import Scope
-from reference.checks import probe
 from reference.diagnosis.conditions import CONDITIONS, conditions
 from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.unknown import described
 from reference.kinds import KINDS
+from reference.probing import probe
 from reference.subjects.guard import Clock
 from reference.subjects.in_process import InProcess
 

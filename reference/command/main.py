@@ -27,7 +27,7 @@ from rich.markup import escape
 from reference.command.parser import names_of, parser
 from reference.kinds import KINDS
 from reference.reporting.files import stream_of
-from reference.subjects.guard import Clock, describe, seconds_for
+from reference.subjects.guard import Clock, describe, printable, seconds_for
 from reference.subjects.loading import ALL, Unusable, parts_of
 from reference.subjects.reading import Refused
 
@@ -109,6 +109,7 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         "timeout": options.timeout,
         "strict": options.strict,
         "dtypes": options.dtypes,
+        "fix_seconds": 0.0 if options.no_fix_search else options.fix_seconds,
     }
     try:
         work["names"] = names_of(options.names)
@@ -127,6 +128,8 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         except OSError as error:
             unwritten, console.quiet = error, True
         reports.append(outcome)
+        if options.fix:
+            _write_fixes(outcome, errors)
     _write(options, reports, refused)
     if unwritten:
         raise unwritten
@@ -149,6 +152,18 @@ def show(report: Any, console: Console, errors: Console, options: argparse.Names
     if not first:
         console.print()
     print_report(report, console, options.verbose)
+
+
+def _write_fixes(report: Any, errors: Console) -> None:
+    """Write what was proved, and say so; what cannot be written is said too."""
+    from reference.repair.fix import CannotWrite, write_fix
+
+    for fix in report.fixes:
+        try:
+            told = f"fixed {write_fix(fix)}, line {fix.line}"
+        except CannotWrite as error:
+            told = f"not fixed: {error}"
+        errors.print(f"normcheck: {escape(printable(told))}", soft_wrap=True)
 
 
 def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) -> Iterator[tuple[str, Any]]:

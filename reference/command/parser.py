@@ -11,6 +11,8 @@ NAMES = (  # what a layer's own words can be said for
     *dict.fromkeys(keyword for kind in KINDS.values() for keyword in kind.keywords),
 )
 
+FIX_SECONDS = 10.0
+
 EPILOG = """\
 SUBJECT is package.module:Name or path/file.py:Name, a class or factory that takes torch's keywords and has
 forward(x), backward(dy), gamma, beta, dgamma, dbeta (BatchNorm: training, running_mean, running_var too); or
@@ -51,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--timeout", type=_seconds, metavar="S", help="seconds a subject (default 60, and 0.03 for each random case)"
     )
+    fixing = found.add_mutually_exclusive_group()
+    fixing.add_argument("--fix", action="store_true", help="write the fix into the layer's file, if one is proved")
+    fixing.add_argument("--no-fix-search", action="store_true", help="look for no fix")
+    found.add_argument("--fix-seconds", type=_seconds, default=FIX_SECONDS, metavar="S", help="seconds of search for a "
+                       f"fix, at most (default {FIX_SECONDS:g}); its proof takes some more")  # fmt: skip
     found.add_argument("--faults", action="store_true", help="print the dictionary of mistakes")
     found.add_argument("--explain", metavar="ID", help="print one entry of it")
     found.add_argument("--version", action="version", version=f"%(prog)s {_version()}")

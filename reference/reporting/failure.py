@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned
-from reference.reporting.headline import alternatives, label, messages, units, verdict_line
+from reference.reporting.headline import alternatives, fix_heading, label, messages, units, verdict_line
 from reference.reporting.result import CheckResult, Counterexample
 from reference.subjects.guard import printable
 
@@ -32,6 +32,11 @@ def _lines(result: CheckResult, faults: Sequence[NamedFault], more: str, seen: S
     yield verdict_line(result, faults=faults)
     for fault in faults[:1]:
         yield from _cause(fault)
+    for fix in result.fixes:
+        yield f"{fix_heading(fix)}:"
+        yield from (
+            f"  {line}" for line in fix.diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")
+        )
     for fault in faults[1 : OTHERS + 1]:
         yield f"{label(fault)}: {fault.fix or fault.summary}"
     for text in seen[:MESSAGES]:

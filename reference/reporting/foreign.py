@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from reference.diagnosis.named import NamedFault
-from reference.reporting.result import CheckResult, Counterexample
+from reference.reporting.result import CheckResult, Counterexample, Fix
 from reference.subjects.guard import printable
 
 NAME = 200  # characters of a name that are shown
@@ -47,6 +47,16 @@ def cleaned(result: R, encoding: str = "utf-8") -> R:
             script=printable_lines(example.script, encoding),
         )
 
+    def clean_fix(fix: Fix) -> Fix:
+        return replace(
+            fix,
+            file=printable(fix.file, encoding, NAME),
+            before=printable_lines(fix.before, encoding),
+            after=printable_lines(fix.after, encoding),
+            diff=printable_lines(fix.diff, encoding),
+            also=clean(fix.also),
+        )
+
     return replace(
         result,
         subject=printable(result.subject, encoding, NAME),
@@ -58,4 +68,6 @@ def cleaned(result: R, encoding: str = "utf-8") -> R:
         accepted=tuple(map(clean, result.accepted)),
         read_as=tuple(printable(words, encoding, NAME) for words in result.read_as),
         incomplete=clean(result.incomplete),
+        fixes=tuple(map(clean_fix, result.fixes)),
+        not_fixed=clean(result.not_fixed),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from reference.diagnosis.named import NamedFault
-from reference.reporting.result import CheckResult, Counterexample, Entry
+from reference.reporting.result import CheckResult, Counterexample, Entry, Fix
 
 
 def verdict_line(result: CheckResult, line: int | None = None, faults: Sequence[NamedFault] | None = None) -> str:
@@ -20,7 +20,7 @@ def verdict_line(result: CheckResult, line: int | None = None, faults: Sequence[
     faults = result.faults if faults is None else faults
     if not faults:
         return f"{result.subject}: {headline(result)}"
-    for fix in getattr(result, "fixes", ())[:1]:
+    for fix in result.fixes[:1]:
         line = fix.line if line is None else line
     said: dict[str, list[str]] = {}
     for fault in faults:
@@ -42,7 +42,8 @@ def headline(result: CheckResult) -> str:
     wrong = [name for name, figures in result.quantities.items() if not figures.passed]
     names = [fault.id for fault in result.faults]
     kind = "differs from torch by convention: " if all(f.kind == "convention" for f in result.faults) else ""
-    return f"{kind}{' and '.join(names)}" + (f" ({', '.join(wrong)} wrong)" if wrong else "")
+    where = f", line {result.fixes[0].line}" if result.fixes else ""
+    return f"{kind}{' and '.join(names)}{where}" + (f" ({', '.join(wrong)} wrong)" if wrong else "")
 
 
 def title(result: CheckResult) -> str:
@@ -55,6 +56,12 @@ def label(fault: NamedFault) -> str:
     """What a fault is called, and the quantities that it spoils."""
     word = "cause" if fault.kind == "mistake" else fault.kind
     return f"{word}: {fault.id}" + (f" ({', '.join(fault.quantities)})" if fault.quantities else "")
+
+
+def fix_heading(fix: Fix) -> str:
+    """What a fix is worth, and where it is."""
+    lines = f"line {fix.line}" if fix.line == fix.end_line else f"lines {fix.line} to {fix.end_line}"
+    return f"fix, {lines} (with it all {fix.cases} cases agree)"
 
 
 def consistency(result: CheckResult) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.files import write_file
-from reference.reporting.result import CheckResult
+from reference.reporting.result import CheckResult, Fix
 
 
 def as_dict(result: CheckResult) -> dict[str, Any]:
@@ -39,6 +39,8 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
         "hazards": [_fault(fault) for fault in result.hazards],
         "read_as": list(result.read_as),
         "incomplete": result.incomplete,
+        "fixes": [_fix(fix) for fix in result.fixes],
+        "not_fixed": result.not_fixed,
         "accepted": list(result.accepted),
         "notes": list(result.notes),
         "counterexample": None
@@ -68,6 +70,21 @@ def _fault(fault: NamedFault) -> dict[str, Any]:
         "fix": fault.fix,
         "evidence": fault.evidence,
         "alternatives": list(fault.alternatives),
+    }
+
+
+def _fix(fix: Fix) -> dict[str, Any]:
+    return {
+        "file": fix.file,
+        "line": fix.line,
+        "end_line": fix.end_line,
+        "before": fix.before,
+        "after": fix.after,
+        "diff": fix.diff,
+        "source": fix.source,
+        "quantities": list(fix.quantities),
+        "cases": fix.cases,
+        "also": fix.also,
     }
 
 

@@ -8,8 +8,8 @@ from html import escape
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned
-from reference.reporting.headline import alternatives, consistency, headline, label, messages, title, units
-from reference.reporting.result import CheckResult, Counterexample
+from reference.reporting.headline import alternatives, consistency, fix_heading, headline, label, messages, title, units
+from reference.reporting.result import CheckResult, Counterexample, Fix
 
 GREEN, RED, AMBER = "#188038", "#c5221f", "#b06000"  # behind white letters
 RULE = "1px solid rgba(128, 128, 128, 0.4)"
@@ -32,6 +32,9 @@ def as_html(report: CheckResult) -> str:
         if texts:
             parts.append(f"<div>{words}: {escape(', '.join(texts))}</div>")
     parts += [_fault(fault) for fault in report.faults]
+    parts += [_fix(fix) for fix in report.fixes]
+    if report.not_fixed:
+        parts.append(f'<div style="opacity: 0.8">no fix: {escape(report.not_fixed)}</div>')
     if consistency(report):
         parts.append(f'<div style="margin-top: 8px">{escape(consistency(report))}</div>')
     if report.counterexample is not None:
@@ -89,6 +92,20 @@ def _fault(fault: NamedFault) -> str:
     return (
         f'<div style="border-left: 3px solid {AMBER}; padding-left: 10px; margin-top: 10px">'
         f"<b>{escape(label(fault))}</b><div>{''.join(lines)}</div></div>"
+    )
+
+
+def _fix(fix: Fix) -> str:
+    """The diff, each line in its colour."""
+    colours = {"+": GREEN, "-": RED}
+    lines = []
+    for line in fix.diff.splitlines():
+        colour = f' style="color: {colours[line[0]]}"' if line[:1] in colours else ""
+        lines.append(f"<span{colour}>{escape(line)}</span>")
+    also = f"<div>on this line also: {escape(fix.also)}</div>" if fix.also else ""
+    return (
+        f'<div style="margin-top: 10px"><b>{escape(fix_heading(fix))}</b></div>'
+        f'<pre style="{CODE}margin: 4px 0; padding: 0">{chr(10).join(lines)}</pre>{also}'
     )
 
 

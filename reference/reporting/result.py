@@ -88,6 +88,35 @@ class Counterexample:
 
 
 @dataclass(frozen=True)
+class Fix:
+    """A change of a layer's own source with which the whole verdict passes.
+
+    Attributes:
+        file: the path, or what the code calls its file where there is none to write to.
+        line, end_line: the lines that it changes, as the file is; of several changes the first and the last.
+        before, after: the text of these lines, and what is to stand there.
+        diff: the same as `patch -p1` and `git apply` take it, with paths from the current folder.
+        source: the whole file, fixed. original: as it was read. encoding: of the file, "" where it cannot be written.
+        quantities: that were wrong and are right with it.
+        cases: how many it was proved on.
+        also: another way to fix it on the same line, if there is a plain one.
+    """
+
+    file: str
+    line: int
+    end_line: int
+    before: str
+    after: str
+    diff: str
+    source: str = field(repr=False)
+    original: str = field(repr=False)
+    encoding: str
+    quantities: tuple[str, ...]
+    cases: int
+    also: str = ""
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """The verdict on one layer, as data; `reference.reporting.report.Report` is the same with its renderings.
 
@@ -105,6 +134,8 @@ class CheckResult:
         read_as: what has another name than in torch, as "scale = gamma".
         incomplete: how many random cases there was time for, "" if for all.
         parts: the designed cases, apart by quantity, dtype and rank. behaviour: what was seen in them besides numbers.
+        fixes: of its source, proved; at most one, which may change several places.
+        not_fixed: why there is none where one was looked for, in a sentence.
     """
 
     subject: str
@@ -125,3 +156,5 @@ class CheckResult:
     incomplete: str = ""
     parts: tuple[Part, ...] = field(default=(), repr=False)
     behaviour: tuple[str, ...] = field(default=(), repr=False)
+    fixes: tuple[Fix, ...] = ()
+    not_fixed: str = ""

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned
-from reference.reporting.headline import alternatives, consistency, headline, label, messages, title, units
-from reference.reporting.result import CheckResult, Counterexample
+from reference.reporting.headline import alternatives, consistency, fix_heading, headline, label, messages, title, units
+from reference.reporting.result import CheckResult, Counterexample, Fix
 
 WIDTH = 100
 MOST_LINES = 40  # of a report that is not verbose
@@ -34,9 +34,10 @@ class Hints:
 
     script: str
     verbose: str
+    fix: str = ""
 
 
-TERMINAL = Hints("--script", "--verbose")
+TERMINAL = Hints("--script", "--verbose", "--fix")
 PYTHON = Hints("report.counterexample.script", "report.text(verbose=True)")
 
 
@@ -141,6 +142,10 @@ def _blocks(report: CheckResult, width: int, verbose: bool) -> Iterator[_Block]:
                 [Text(f"\nand {len(report.faults) - number} more causes: {rest}", style="bold yellow")], rank=4
             )
             break
+    for fix in report.fixes:
+        yield _Block(list(_fix(fix)), [_line(fix_heading(fix), width, "bold green")], rank=0)
+    if report.not_fixed:
+        yield _Block([Text(f"\nno fix: {report.not_fixed}", style="dim")], rank=4)
     if consistency(report):
         yield _Block([Text(f"\n{consistency(report)}")], rank=4)
     if report.counterexample is not None:
@@ -188,6 +193,7 @@ def _verdict(report: CheckResult) -> Text:
 
 def _more(report: CheckResult, hints: Hints) -> Text:
     script = f"{hints.script}, a program that shows it; " if report.counterexample is not None else ""
+    script = (f"{hints.fix} writes the fix; " if report.fixes and hints.fix else "") + script
     return Text(f"\nmore: {script}{hints.verbose}, everything", style="dim")
 
 
@@ -220,6 +226,15 @@ def _fault(fault: NamedFault) -> Iterator[RenderableType]:
     yield _indented(f"evidence: {fault.evidence}")
     if fault.fix:
         yield _indented(f"fix: {fault.fix}")
+
+
+def _fix(fix: Fix) -> Iterator[RenderableType]:
+    yield Text(f"\n{fix_heading(fix)}", style="bold green")
+    styles = {"+": "green", "-": "red", "@": "dim"}
+    for line in fix.diff.splitlines():
+        yield Text(line, style=styles.get(line[:1], ""), no_wrap=True, overflow="ignore")
+    if fix.also:
+        yield Text(f"on this line also: {fix.also}", style="dim")
 
 
 def _example(example: Counterexample, width: int, verbose: bool) -> Iterator[RenderableType]:

@@ -17,7 +17,8 @@ from reference.subjects.guard import Clock, printable
 from reference.subjects.process.border import PREFIX, STAGE, Garbled, fits, lengths, packed, unpacked
 from reference.subjects.reading import Refused
 
-CHILD = "import sys; sys.path[:] = {path!r}; from reference.subjects.process.child import serve; serve({stage})"
+CHILD = "import sys; sys.path[:] = {path!r}; from {server} import serve; serve({stage})"
+SERVER = "reference.subjects.process.child"
 GLANCE = 0.2  # seconds after which a silent child is looked at: a grandchild may hold the pipe of a dead one
 STUCK = 10.0  # seconds after which a child that does not read a large message is killed
 
@@ -33,13 +34,13 @@ class Silent(Exception):
 class Child:
     """One process, and the messages to it and from it."""
 
-    def __init__(self) -> None:
-        """Start it. Raises Refused where that is not possible."""
+    def __init__(self, server: str = SERVER) -> None:
+        """Start it, with the `serve` of a module; raises Refused where that is not possible."""
         self._stage = _scratch()
         path = [entry for entry in sys.path if entry]
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", CHILD.format(path=path, stage=self._stage)],
+                [sys.executable, "-c", CHILD.format(path=path, server=server, stage=self._stage)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

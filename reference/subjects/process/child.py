@@ -82,11 +82,12 @@ class Served:
         self._tell(stage if self._in_a_case else f"{stage} of {case}")
 
 
-def serve(stage: int | None) -> NoReturn:
+def serve(stage: int | None, of: type["Served"] | None = None) -> NoReturn:
     """Answer the parent's requests until there are no more; never returns into the interpreter's end.
 
     Args:
         stage: the descriptor of a file in which it is said how far the layer has come, for when it does not come back.
+        of: what may be asked for; that of a subject by default.
     """
     requests, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -106,7 +107,7 @@ def serve(stage: int | None) -> NoReturn:
             with contextlib.suppress(OSError):  # they may have closed it, or set a limit
                 _write_at(stage, text.encode(errors="replace")[:STAGE].ljust(STAGE), 0)
 
-    served = Served(tell)
+    served = (of or Served)(tell)
     try:
         while True:
             method, arguments = _received(requests)

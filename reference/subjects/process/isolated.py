@@ -60,7 +60,7 @@ class Isolated:
         names: Mapping[str, str] | None = None,
         name: str | None = None,
     ) -> None:
-        self._opening = (where, like, channels_last, dict(names or {}), name)
+        self.opening = (where, like, channels_last, dict(names or {}), name)
         self.name, self.lost = name or where, ""
         self.read_as: tuple[str, ...] = ()
         self.deaths: list[str] = []
@@ -71,7 +71,7 @@ class Isolated:
         self._begun = False  # whether the child is at it
         self._start()
         assert self._child is not None
-        self._child.send("open", *self._opening)
+        self._child.send("open", *self.opening)
 
     def open(self, clock: Clock) -> Kind:
         """Wait until it is loaded; the kind of layer that it is.
@@ -83,12 +83,10 @@ class Isolated:
         try:
             self.name, kind = self._child.answer(tuple[str, str], clock)
         except Ended as ended:
-            raise Refused(
-                f"{self._opening[0]} cannot be imported: its process {ended} in {self._child.stage}"
-            ) from None
+            raise Refused(f"{self.opening[0]} cannot be imported: its process {ended} in {self._child.stage}") from None
         except Silent:
             self._child.kill()
-            raise Refused(f"{self._opening[0]} cannot be imported within {clock.seconds:g} s") from None
+            raise Refused(f"{self.opening[0]} cannot be imported within {clock.seconds:g} s") from None
         self.kind = kind_named(kind)
         return self.kind
 
@@ -193,7 +191,7 @@ class Isolated:
         if self._child is None:
             self._start()
             assert self._child is not None
-            self._child.send("open", *self._opening)
+            self._child.send("open", *self.opening)
             self._child.answer(tuple[str, str], clock)
             self._child.send("read", *self._look)
             self._child.answer(None, clock)

@@ -1,0 +1,155 @@
+"""Edits whose text is taken from elsewhere in the same function: what is missing is often written there, for another name.
+
+A row of `RULES` as in `expressions`. Runs nothing.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from reference.repair.site import ATOM, PRODUCT, SUM, Site, binds, combine, is_array, is_number, is_numeric
+from reference.repair.values import MISSING
+from reference.repair.vocabulary import Change, Rule, computed
+
+LONG = 70  # letters of what is transplanted
+MANY = 60  # expressions that are looked at
+_WIDE = ("float32", "float64")
+
+
+def elsewhere(site: Site) -> Iterator[Change]:
+    """Another expression of the function, of the same shape, or as a term more."""
+    if not is_numeric(site.value) or isinstance(site.parent, ast.Compare):
+        return
+    for node, value in _others(site):
+        text, level = site.text(node), binds(node)
+        if np.shape(value) == np.shape(site.value):
+            yield text, level, 2.6 + 0.03 * len(text)
+        if computed(site) and is_array(value) and combine(value, site.value) == np.shape(site.value):
+            if not (isinstance(site.parent, ast.BinOp) and isinstance(site.parent.op, (ast.Add, ast.Sub))):
+                own, term = site.text(site.node, SUM), site.text(node, PRODUCT)
+                yield f"{own} - {term}", SUM, 3.4 + 0.03 * len(text)
+                yield f"{own} + {term}", SUM, 3.4 + 0.03 * len(text)
+            if not (isinstance(site.parent, ast.BinOp) and isinstance(site.parent.op, (ast.Mult, ast.Div))):
+                own, other = site.text(site.node, PRODUCT), site.text(node, ATOM)
+                yield f"{own} * {other}", PRODUCT, 3.2 + 0.03 * len(text)
+                yield f"{own} / {other}", PRODUCT, 3.3 + 0.03 * len(text)
+
+
+def whole_numbers(site: Site) -> Iterator[Change]:
+    """An index or a size by another quotient, or a number more or less."""
+    node = site.node
+    if isinstance(site.value, (int, np.integer)) and not isinstance(site.value, bool) and not computed(site):
+        own = site.text(node, SUM)
+        for text, value in site.names.items():
+            if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+                yield f"{own} - {text}", SUM, 2.4
+                yield f"{own} + {text}", SUM, 2.5
+        yield f"{own} - 1", SUM, 2.3
+        yield f"{own} + 1", SUM, 2.3
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, (ast.Mod, ast.FloorDiv)):
+        return
+    left = site.text(node.left, PRODUCT)
+    for other, _ in _others(site, whole=True):
+        text = site.text(other)
+        text = f"({text})" if binds(other) < ATOM else text
+        for symbol in ("//", "%"):
+            yield f"{left} {symbol} {text}", PRODUCT, 2.2 + 0.03 * len(text)
+
+
+def products(site: Site) -> Iterator[Change]:
+    """A product of matrices for a product with a sum."""
+    node = site.node
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        for one, other in ((node.left, node.right), (node.right, node.left)):
+            if (
+                isinstance(other, ast.Call)
+                and isinstance(other.func, ast.Attribute)
+                and other.func.attr in ("sum", "mean")
+            ):
+                method = is_array(site.seen.value(other.func.value))
+                if not method and not other.args:
+                    continue
+                matrix = other.func.value if method else other.args[0]
+                yield f"{site.text(matrix, PRODUCT)} @ {site.text(one, ATOM)}", PRODUCT, 3.5
+                yield f"{site.text(one, PRODUCT)} @ {site.text(matrix, ATOM)}", PRODUCT, 3.5
+
+
+def one_pass(site: Site) -> Iterator[Change]:
+    """`mean(x**2) - mean**2`, which loses all digits at a large mean, as the variance that it is."""
+    node = site.node
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Sub) or not isinstance(node.left, ast.Call):
+        return
+    call = node.left
+    squared = [inner for inner in ast.walk(call) if isinstance(inner, ast.BinOp) and _is_square(inner)]
+    if not squared or not isinstance(call.func, ast.Attribute):
+        return
+    start, end = site.source.span(call)
+    first, last = site.source.span(squared[0])
+    text = site.source.text
+    base = site.text(squared[0].left, ATOM)
+    inside = text[start:first] + base + text[last:end]
+    inside = re.sub(r"\((" + re.escape(base) + r")\)\.", r"\1.", inside)
+    yield re.sub(r"\.mean\(", ".var(", inside, count=1), ATOM, 3.0
+
+
+def _is_square(node: ast.BinOp) -> bool:
+    if isinstance(node.op, ast.Pow):
+        return isinstance(node.right, ast.Constant) and node.right.value == 2
+    return isinstance(node.op, ast.Mult) and ast.dump(node.left) == ast.dump(node.right)
+
+
+def cast(site: Site) -> Iterator[Change]:
+    """Calculated in a wider dtype, or given back in that of another array."""
+    if not is_array(site.value) or not isinstance(site.node, (ast.Name, ast.Attribute, ast.BinOp, ast.Call)):
+        return
+    atom = site.text(site.node, ATOM)
+    for text, value in site.names.items():
+        if is_array(value) and value.dtype.kind == "f":
+            yield f"{atom}.astype({text}.dtype)", ATOM, 2.8
+        elif isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.floating)):
+            yield f"{atom}.astype({text})", ATOM, 2.4
+    for word in _WIDE:
+        yield f"{atom}.astype(np.{word})", ATOM, 3.0
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("an expression from elsewhere", elsewhere),
+    ("another quotient", whole_numbers),
+    ("a product of matrices", products),
+    ("another variance", one_pass),
+    ("another dtype", cast),
+)
+
+
+def _others(site: Site, whole: bool = False) -> Iterator[tuple[ast.expr, Any]]:
+    """The computed expressions of the function whose names are all in scope here, each text once."""
+    seen: set[str] = {site.own}
+    found = 0
+    for node in ast.walk(site.source.functions[site.key]):
+        if not isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)):
+            continue
+        value = site.seen.value(node)
+        if value is MISSING or not (
+            is_number(value) and isinstance(value, (int, np.integer)) if whole else is_numeric(value)
+        ):
+            continue
+        text = site.text(node)
+        if text in seen or len(text) > LONG or "\n" in text or not _in_scope(site, node):
+            continue
+        seen.add(text)
+        found += 1
+        if found > MANY:
+            return
+        yield node, value
+
+
+def _in_scope(site: Site, node: ast.expr) -> bool:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name) and is_numeric(site.seen.value(inner)) and inner.id not in site.names:
+            return False
+        if isinstance(inner, (ast.Lambda, ast.ListComp, ast.GeneratorExp)):
+            return False
+    return True

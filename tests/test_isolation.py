@@ -231,7 +231,7 @@ def test_hostile_layer_harms_nobody(folder, capsys, source, code, text):
     (folder / "right.py").write_text(RIGHT)
     begun = time.monotonic()
     seconds = "20" if "import torch" in source else "2.5"
-    options = ["--examples", "0", "--ndims", "2", "--timeout", seconds, "--json", "out.json"]
+    options = ["--examples", "0", "--ndims", "2", "--no-fix-search", "--timeout", seconds, "--json", "out.json"]
     assert main(["hostile.py:MyLayerNorm", "right.py:MyLayerNorm", *options]) == code
     out, err = capsys.readouterr()
     assert text in out + err
@@ -263,7 +263,7 @@ def test_each_has_its_own_modules(folder):
             "from helpers import used\n" + RIGHT.replace("+ self.eps)", "+ used(self.eps))"))  # fmt: skip
         for shadow in ("html", "types", "torch", "matplotlib", "rich", "json", "numpy_", "reference", "queue"):
             (folder / name / f"{shadow}.py").write_text("raise SystemExit('shadowed')\n")
-    options = ["--examples", "0", "--ndims", "2"]
+    options = ["--examples", "0", "--ndims", "2", "--no-fix-search"]
     assert main(["one/layers.py:MyLayerNorm", *options]) == 0
     assert main(["two/layers.py:MyLayerNorm", *options]) == 1
     assert main(["two/layers.py:MyLayerNorm", "one/layers.py:MyLayerNorm", "--json", "out.json", *options]) == 1
@@ -274,7 +274,7 @@ def test_each_has_its_own_modules(folder):
 def test_star_is_every_layer_of_a_file(folder, capsys):
     pair = "def layernorm_forward(x): pass\ndef layernorm_backward(dy, cache): pass\nclass LayerNormConfig: pass\n"
     (folder / "many.py").write_text(RIGHT + RIGHT.replace("MyLayerNorm", "OtherLayerNorm") + pair)
-    main(["many.py:*", "--examples", "0", "--ndims", "2"])
+    main(["many.py:*", "--examples", "0", "--ndims", "2", "--no-fix-search"])
     out, err = capsys.readouterr()
     assert re.findall(r"many.py:\S+", out) == ["many.py:MyLayerNorm", "many.py:OtherLayerNorm"]
     assert "many.py:layernorm_forward+layernorm_backward" in err
@@ -313,7 +313,7 @@ def test_as_a_process_of_its_own(folder):
     """Its exit code, its streams, and the module form; what the layer's file prints is seen by nobody."""
     (folder / "layers.py").write_text("print('imported')\n" + WRONG)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    subjects = ["layers.py:MyLayerNorm", "layers.py:Nothing", "--examples", "0", "--ndims", "2"]
+    subjects = ["layers.py:MyLayerNorm", "layers.py:Nothing", "--examples", "0", "--ndims", "2", "--no-fix-search"]
     command = [sys.executable, "-W", "error", "-m", "reference", *subjects]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -327,7 +327,7 @@ def test_output_that_cannot_be_written(folder, output):
     (folder / "right.py").write_text(RIGHT)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     end = {"closed": ">&-", "full": ">/dev/full"}[output]
-    command = f"{sys.executable} -m reference right.py:MyLayerNorm --examples 0 --ndims 2 --json out.json {end}"
+    command = f"{sys.executable} -m reference right.py:MyLayerNorm --examples 0 --ndims 2 --no-fix-search --json out.json {end}"
     done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert done.returncode == (0 if output == "closed" else 2)

@@ -15,9 +15,11 @@ from reference.diagnosis.conventions import accepted_convention, conventions_nam
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
 from reference.kinds import Kind, kind_in, kind_named, untold
+from reference.repair import annotation
 from reference.repair.search import Sought, find_fix
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
+from reference.reporting.result import Note
 from reference.run import Progress, Run, Tally
 from reference.subjects.discovery import Discovery, discover
 from reference.subjects.guard import Clock
@@ -47,6 +49,7 @@ def check(
     progress: Progress | None = None,
     fix: bool = False,
     fix_seconds: float = 10.0,
+    annotate: bool = False,
 ) -> Report:
     """Hold a layer against torch.nn, and name what is wrong with it.
 
@@ -71,6 +74,7 @@ def check(
         progress: called with the cases done and the cases to do.
         fix: whether to look for a change of the layer's source with which it passes; the report has it in `fixes`.
         fix_seconds: of search, at most; a fix that is found is then proved, which takes about as long as a check.
+        annotate: whether to say what the lines of its source hold in a failing case, also where a fix is found.
 
     Raises:
         Refused: it cannot be checked; the text says why and what to do about it.
@@ -112,6 +116,9 @@ def check(
 
             drawn = [trial for trial in failing if all(trial is not other for other in trials)]
             sought = find_fix(subject, [*trials, *drawn], discovery, again, run.convention, seed, fix_seconds)
+        file, lines = "", tuple[Note, ...]()
+        if failing and (annotate or (fix and sought.fix is None)):
+            file, lines = annotation.annotate(subject, [*trials, *failing], run.convention)
         return Report(
             subject=name,
             like=kind.name,
@@ -131,6 +138,8 @@ def check(
             incomplete=incomplete,
             fixes=(sought.fix,) if sought.fix else (),
             not_fixed=sought.reason,
+            notes_on_source=lines,
+            annotated_file=file,
         )
 
 

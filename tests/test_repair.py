@@ -173,7 +173,7 @@ def rms_backward(dy, cache):
 
 ODD = """\
 # -*- coding: {encoding} -*-
-# größer als α
+# größer als ñ
 import functools
 import numpy as np
 
@@ -187,8 +187,8 @@ def noted(f):
 class Outer:
 \tclass LayerNorm:
 \t\tdef __init__(self, normalized_shape, eps=1e-5):
-\t\t\tself.γ, self.beta = np.ones(normalized_shape), np.zeros(normalized_shape)   # γ, β
-\t\t\tself.gamma = self.γ
+\t\t\tself.ß, self.beta = np.ones(normalized_shape), np.zeros(normalized_shape)   # ß, β
+\t\t\tself.gamma = self.ß
 \t\t\tself.axes, self.eps = tuple(range(-self.gamma.ndim, 0)), eps
 
 \t\t@noted
@@ -318,7 +318,9 @@ def test_a_file_that_has_changed_since_it_was_loaded_is_not_searched(load: Loade
 
 
 def test_what_cannot_be_fixed_by_a_small_edit_is_said(load: Loader) -> None:
-    wrong = LAYER.replace("return self.rstd * (d", "return np.sort(np.cos(self.rstd)) * (d").replace("self.eps)\n", "1)\n")
+    wrong = LAYER.replace("return self.rstd * (d", "return np.sort(np.cos(self.rstd)) * (d").replace(
+        "self.eps)\n", "1)\n"
+    )
     report = check(load(wrong).LayerNorm, **QUICK, fix_seconds=2.0)
     assert not report.fixes
     assert report.not_fixed.startswith("none of")

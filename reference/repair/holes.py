@@ -338,7 +338,7 @@ def _written(formed: Formed, base: str) -> str:
     """A product as it is written: the base, what multiplies it, what divides it."""
     above = [base] if base else []
     below: list[str] = []
-    for known, power in formed.parts:
+    for known, power in sorted(formed.parts, key=lambda part: -part[0].value.size):  # xhat * mean, not the reverse
         level = ATOM if abs(power) != 1 else PRODUCT + 1
         text = known.text if known.tightly >= level else f"({known.text})"
         exponent = f"{abs(power):g}"

@@ -117,6 +117,19 @@ class Fix:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a line of a layer's own source holds in a small failing case, in the formula's words.
+
+    Attributes:
+        line: of the file. text: the words. departs: whether it is not what it should be.
+    """
+
+    line: int
+    text: str
+    departs: bool
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """The verdict on one layer, as data; `reference.reporting.report.Report` is the same with its renderings.
 
@@ -136,6 +149,8 @@ class CheckResult:
         parts: the designed cases, apart by quantity, dtype and rank. behaviour: what was seen in them besides numbers.
         fixes: of its source, proved; at most one, which may change several places.
         not_fixed: why there is none where one was looked for, in a sentence.
+        notes_on_source: what its lines hold in a small failing case, where no fix was found or it was asked for;
+            annotated_file: of them.
     """
 
     subject: str
@@ -158,3 +173,5 @@ class CheckResult:
     behaviour: tuple[str, ...] = field(default=(), repr=False)
     fixes: tuple[Fix, ...] = ()
     not_fixed: str = ""
+    notes_on_source: tuple[Note, ...] = ()
+    annotated_file: str = ""

@@ -13,10 +13,9 @@ from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.conventions import conventions_named
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
-from reference.fixing import FIX_SECONDS, Look, seek
+from reference.fixing import FIX_SECONDS, Advice, Look, advise
 from reference.kinds import Kind
 from reference.probing import probe
-from reference.repair.search import Sought
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
 from reference.run import Progress, Run, Tally, Unfinished, behaviour_in, parts_of
@@ -48,6 +47,7 @@ def check(
     progress: Progress | None = None,
     fix: bool = False,
     fix_seconds: float = FIX_SECONDS,
+    annotate: bool = False,
 ) -> Report:
     """Hold a layer against torch.nn, and name what is wrong with it.
 
@@ -78,6 +78,7 @@ def check(
         progress: called with the cases done and the cases to do.
         fix: whether to look for a change of the layer's source with which it passes; the report has it in `fixes`.
         fix_seconds: of search, at most; a fix that is found is then proved, which takes about as long as a check.
+        annotate: whether to say what the lines of its source hold in a failing case, also where a fix is found.
 
     Raises:
         Refused: it cannot be checked; the text says why and what to do about it.
@@ -99,7 +100,7 @@ def check(
         "strict": strict,
     }
     work |= {"dtypes": dtypes, "ndims": ndims, "timeout": timeout, "progress": progress}
-    work["fix_seconds"] = fix_seconds if fix else 0.0
+    work |= {"fix_seconds": fix_seconds if fix else 0.0, "annotate": annotate}
     if not isolated:
         return examine(InProcess(layer, kind, name, channels_last, names), **work)
     with Isolated(place_of(layer), kind.name, channels_last, names, name) as subject:
@@ -120,6 +121,7 @@ def examine(
     timeout: float,
     progress: Progress | None,
     fix_seconds: float = 0.0,
+    annotate: bool = False,
 ) -> Report:
     """The check of a subject, wherever its code runs; arguments as those of `check`, and valid.
 
@@ -157,9 +159,10 @@ def examine(
             reason = subject.lost or f"the time of {timeout:g} s was over"
             first = {"some cases": f"{reason} after {run.tally.trials} of {run.total} cases"}
             discovery = replace(discovery, not_covered=first | discovery.not_covered)
-        sought = Sought()
-        if fix_seconds and failing:
-            sought = seek(subject, probed, failing, Look(ndims, accept, dtypes, timeout), seed, fix_seconds)
+        advice = Advice()
+        if failing and (fix_seconds or annotate):
+            look = Look(ndims, accept, dtypes, timeout)
+            advice = advise(subject, probed, failing, look, seed, fix_seconds, annotate)
         return Report(
             subject=name,
             like=kind.name,
@@ -179,8 +182,10 @@ def examine(
             incomplete=incomplete,
             parts=parts_of(trials, run.untried),
             behaviour=behaviour_in(trials, strict),
-            fixes=(sought.fix,) if sought.fix else (),
-            not_fixed=sought.reason,
+            fixes=(advice.fix,) if advice.fix else (),
+            not_fixed=advice.reason,
+            notes_on_source=advice.notes,
+            annotated_file=advice.file,
         )
 
 

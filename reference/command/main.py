@@ -110,6 +110,7 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         "strict": options.strict,
         "dtypes": options.dtypes,
         "fix_seconds": 0.0 if options.no_fix_search else options.fix_seconds,
+        "annotate": options.annotate,
     }
     try:
         work["names"] = names_of(options.names)

@@ -58,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     fixing.add_argument("--no-fix-search", action="store_true", help="look for no fix")
     found.add_argument("--fix-seconds", type=_seconds, default=FIX_SECONDS, metavar="S", help="seconds of search for a "
                        f"fix, at most (default {FIX_SECONDS:g}); its proof takes some more")  # fmt: skip
+    found.add_argument("--annotate", action="store_true", help="say what the layer's lines hold in a failing case, "
+                       "also where a fix is found")  # fmt: skip
     found.add_argument("--faults", action="store_true", help="print the dictionary of mistakes")
     found.add_argument("--explain", metavar="ID", help="print one entry of it")
     found.add_argument("--version", action="version", version=f"%(prog)s {_version()}")

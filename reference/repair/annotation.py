@@ -7,7 +7,7 @@ and a layer's values; the layer runs in a child.
 import ast
 import time
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from reference.repair.units import Located, Patch, locate
 from reference.repair.values import Seen, watched
 from reference.reporting.result import Note
 from reference.subjects.guard import Clock, OutOfTime
-from reference.subjects.subject import Subject
+from reference.subjects.in_process import InProcess
 from reference.truth.convention import Convention
 from reference.truth.exact import Pass, passes
 from reference.truth.verdict import Trial
@@ -43,7 +43,7 @@ class Word:
     value: Array
 
 
-def annotate(subject: Subject, trials: Sequence[Trial], convention: Convention) -> tuple[str, tuple[Note, ...]]:
+def annotate(subject: InProcess, trials: Sequence[Trial], convention: Convention) -> tuple[str, tuple[Note, ...]]:
     """The name of the layer's file, and notes for its lines, in their order; none where nothing can be said.
 
     Args:
@@ -65,6 +65,8 @@ def annotate(subject: Subject, trials: Sequence[Trial], convention: Convention) 
                 notes.append(Note(int(entry[0]), str(entry[1]), bool(entry[2])))
     finally:
         child.end()
+    lines = located.source.text.splitlines()
+    notes = [replace(note, code=lines[note.line - 1].strip()) for note in notes if 0 < note.line <= len(lines)]
     return located.source.filename, tuple(sorted(notes, key=lambda note: note.line))
 
 
@@ -98,7 +100,7 @@ def _telling(trials: Sequence[Trial]) -> Trial | None:
     return min(fitting, key=lambda trial: (not trial.case.training, np.prod(trial.case.shape)), default=None)
 
 
-def _noted(subject: Subject, located: Located, trial: Trial, convention: Convention, send: Send) -> None:
+def _noted(subject: InProcess, located: Located, trial: Trial, convention: Convention, send: Send) -> None:
     prepared()
     case, wrong = trial.case, frozenset(trial.wrong)
     patch = Patch(located, located.source)

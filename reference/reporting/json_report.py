@@ -42,7 +42,8 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
         "fixes": [_fix(fix) for fix in result.fixes],
         "not_fixed": result.not_fixed,
         "annotation": [
-            {"line": note.line, "text": note.text, "departs": note.departs} for note in result.notes_on_source
+            {"line": note.line, "code": note.code, "text": note.text, "departs": note.departs}
+            for note in result.notes_on_source
         ],
         "accepted": list(result.accepted),
         "notes": list(result.notes),

@@ -35,6 +35,8 @@ def as_html(report: CheckResult) -> str:
     parts += [_fix(fix) for fix in report.fixes]
     if report.not_fixed:
         parts.append(f'<div style="opacity: 0.8">no fix: {escape(report.not_fixed)}</div>')
+    if report.notes_on_source:
+        parts.append(_annotation(report))
     if consistency(report):
         parts.append(f'<div style="margin-top: 8px">{escape(consistency(report))}</div>')
     if report.counterexample is not None:
@@ -106,6 +108,18 @@ def _fix(fix: Fix) -> str:
     return (
         f'<div style="margin-top: 10px"><b>{escape(fix_heading(fix))}</b></div>'
         f'<pre style="{CODE}margin: 4px 0; padding: 0">{chr(10).join(lines)}</pre>{also}'
+    )
+
+
+def _annotation(report: CheckResult) -> str:
+    """The lines of the layer's file with what they hold, those that hold something else in red."""
+    lines = []
+    for note in report.notes_on_source:
+        colour = f' style="color: {RED}"' if note.departs else ""
+        lines.append(f"{note.line:>5}  {escape(note.code)}  <span{colour}># {escape(note.text)}</span>")
+    return (
+        f'<div style="margin-top: 10px"><b>what the lines of {escape(report.annotated_file)} hold in a failing case</b></div>'
+        f'<pre style="{CODE}margin: 4px 0; padding: 0">{chr(10).join(lines)}</pre>'
     )
 
 

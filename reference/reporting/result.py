@@ -121,12 +121,13 @@ class Note:
     """What a line of a layer's own source holds in a small failing case, in the formula's words.
 
     Attributes:
-        line: of the file. text: the words. departs: whether it is not what it should be.
+        line: of the file. text: the words. departs: whether it is not what it should be. code: what stands in the line.
     """
 
     line: int
     text: str
     departs: bool
+    code: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rich.text import Text
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned
 from reference.reporting.headline import alternatives, consistency, fix_heading, headline, label, messages, title, units
-from reference.reporting.result import CheckResult, Counterexample, Fix
+from reference.reporting.result import CheckResult, Counterexample, Fix, Note
 
 WIDTH = 100
 MOST_LINES = 40  # of a report that is not verbose
@@ -146,6 +146,8 @@ def _blocks(report: CheckResult, width: int, verbose: bool) -> Iterator[_Block]:
         yield _Block(list(_fix(fix)), [_line(fix_heading(fix), width, "bold green")], rank=0)
     if report.not_fixed:
         yield _Block([Text(f"\nno fix: {report.not_fixed}", style="dim")], rank=4)
+    if report.notes_on_source:
+        yield from _annotation(report, width)
     if consistency(report):
         yield _Block([Text(f"\n{consistency(report)}")], rank=4)
     if report.counterexample is not None:
@@ -235,6 +237,20 @@ def _fix(fix: Fix) -> Iterator[RenderableType]:
         yield Text(line, style=styles.get(line[:1], ""), no_wrap=True, overflow="ignore")
     if fix.also:
         yield Text(f"on this line also: {fix.also}", style="dim")
+
+
+def _annotation(report: CheckResult, width: int) -> Iterator[_Block]:
+    """The lines of the layer's file with what they hold; in short those that hold something else than they should."""
+    notes = report.notes_on_source
+    column = min(max(len(note.code) for note in notes), width // 2)
+
+    def shown(note: Note) -> Text:
+        text = _line(f"{note.line:>5}  {note.code:<{column}}  # {note.text}", width)
+        text.stylize("red" if note.departs else "dim")
+        return text
+
+    heading = Text(f"\nwhat the lines of {report.annotated_file} hold in a failing case", style="bold")
+    yield _Block([heading, *map(shown, notes)], [shown(note) for note in notes if note.departs][:1], rank=2)
 
 
 def _example(example: Counterexample, width: int, verbose: bool) -> Iterator[RenderableType]:

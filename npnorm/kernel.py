@@ -35,12 +35,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npnorm import summing
 from npnorm.arguments import Array
+from npnorm.summing import like, over_batch, over_last, over_space, total_of
 
 TILE = 5 << 15  # numbers in a tile, about; a few of these fit the second-level cache, or almost
-RUN = 1 << 10  # the most numbers of a row that BLAS adds in one go: a few roundoffs; a shorter tile is all overhead
-SHORT = 1 << 7  # the most numbers of a row that a product with a vector may add
-ROWS = 1 << 4  # the most rows that BLAS adds in one go, one after the other
 LONG = 1 << 9  # a row from which it is better not to copy what broadcasts along it
 BUFFER = 16  # numbers in NumPy's buffer while rows are long, the fewest it takes: see Speed above
 CACHE_LINE = 64  # bytes
@@ -81,7 +80,7 @@ class Tiling:
         batch, groups, channels, space = self.shape
         if self.across_batch:
             one = slice(0, 1)
-            for k in _cuts(channels, batch * space, least=-(-RUN // space)):
+            for k in _cuts(channels, batch * space, least=-(-summing.RUN // space)):
                 samples = _cuts(batch, space * (k.stop - k.start))
                 yield tuple(Tile((a, one, k, s), (one, k)) for a in samples for s in _cuts(space, 1))
             return
@@ -177,10 +176,10 @@ def _statistics(
             if center:
                 sums.append(_shared_sum(tiling, c))
             squares.append(_shared_sum(tiling, c, c, work))
-        var = _total(squares) * tiling.share
+        var = total_of(squares) * tiling.share
         if not center:
             return np.zeros_like(var), var
-        delta = _total(sums) * tiling.share
+        delta = total_of(sums) * tiling.share
         var -= delta * delta
         return delta, var
 
@@ -243,7 +242,7 @@ def gradients(
                 np.multiply(d, scale, out=out)
                 if constant:
                     continue
-                out -= np.multiply(kept[at], slope, out=_like(out, work))
+                out -= np.multiply(kept[at], slope, out=like(out, work))
                 if center:
                     out -= level
         return dgamma, dbeta
@@ -266,19 +265,19 @@ def _means(
     rstd, delta = found.rstd[..., 0], found.delta[..., 0]
     sums, products, pieces = [], [], []
     for at, of in part:
-        d, d_xhat = _over_space(dy[at]), _over_space(dy[at], kept[at], work)
+        d, d_xhat = over_space(dy[at]), over_space(dy[at], kept[at], work)
         if tiling.across_batch:
-            sums.append(_over_batch(d))
-            products.append(_over_batch(d_xhat))
+            sums.append(over_batch(d))
+            products.append(over_batch(d_xhat))
             continue
         if tiling.folds:
             d_xhat = (d_xhat - delta * d) * rstd
-        pieces.append((of, _over_batch(d), _over_batch(d_xhat)))
+        pieces.append((of, over_batch(d), over_batch(d_xhat)))
         if center:
-            sums.append(_sum(d, shares[of]))
-        products.append(_sum(d_xhat, shares[of]))
-    d_xhat = _total(products)
-    d = _total(sums) if center else np.zeros_like(d_xhat)
+            sums.append(over_last(d, shares[of]))
+        products.append(over_last(d_xhat, shares[of]))
+    d_xhat = total_of(products)
+    d = total_of(sums) if center else np.zeros_like(d_xhat)
     if not tiling.across_batch:
         return d[..., None, None], d_xhat[..., None, None], pieces
     of = part[0].parameters
@@ -297,11 +296,6 @@ def _workspace(tiling: Tiling, dtype: np.dtype) -> Array | None:
     return None if tiling.single else room((tiling.largest,), dtype)
 
 
-def _like(tile: Array, work: Array | None) -> Array | None:
-    """Room of the shape of the tile."""
-    return None if work is None else work[: tile.size].reshape(tile.shape)
-
-
 def _all(conditions: Array) -> bool:
     """What `conditions.all()` says, in a third of its time."""
     return bool(np.count_nonzero(conditions) == conditions.size)
@@ -315,71 +309,9 @@ def _rstd(var: Array) -> Array:
 def _shared_sum(tiling: Tiling, a: Array, b: Array | None = None, work: Array | None = None) -> Array:
     """The sum of a tile, or of the product of two, over what shares statistics."""
     if tiling.across_batch:
-        return _over_batch(_over_space(a, b, work))[None, ..., None]
+        return over_batch(over_space(a, b, work))[None, ..., None]
     rows = a.reshape(*a.shape[:2], -1)
-    return _sum(rows, None if b is None else b.reshape(rows.shape))[..., None, None]
-
-
-def _over_space(a: Array, b: Array | None = None, work: Array | None = None) -> Array:
-    """The sum of a tile, or of the product of two, over the last axis; shape (A, G, K)."""
-    if a.shape[3] > 1:
-        return _sum(a, b)
-    product = a if b is None else np.multiply(a, b, out=_like(a, work))
-    return product[..., 0]
-
-
-def _over_batch(a: Array) -> Array:
-    """The sum over the first axis of (A, G, K)."""
-    batch, groups, channels = a.shape
-    width = groups * channels
-    rows = a.reshape(batch, width)
-    while batch > ROWS:  # `many` short sums side by side
-        many, rest = divmod(batch, ROWS)
-        sums = _ones(ROWS, a.dtype).dot(rows[: batch - rest].reshape(ROWS, many * width)).reshape(many, width)
-        if rest:
-            sums[0] += _ones(rest, a.dtype).dot(rows[batch - rest :])
-        rows, batch = sums, many
-    total: Array = _ones(batch, a.dtype).dot(rows).reshape(groups, channels)
-    return total
-
-
-def _sum(a: Array, b: Array | None = None) -> Array:
-    """The sum of a, or of a * b, over the last axis."""
-    length = a.shape[-1]
-    if length > RUN:
-        runs = _runs(length)
-        whole = length - length % runs
-        total = _sum(_sum(_in_runs(a[..., :whole], runs), None if b is None else _in_runs(b[..., :whole], runs)))
-        if whole < length:
-            total += _sum(a[..., whole:], None if b is None else b[..., whole:])
-        return total
-    if b is not None:
-        return np.asarray(np.vecdot(a, b))
-    if length > SHORT:
-        return np.asarray(np.vecdot(a, _ones(length, a.dtype)))
-    return np.asarray(a.reshape(-1, length).dot(_ones(length, a.dtype))).reshape(a.shape[:-1])
-
-
-def _in_runs(rows: Array, runs: int) -> Array:
-    """Rows, each as so many runs of the same length."""
-    return rows.reshape(*rows.shape[:-1], runs, -1)
-
-
-@lru_cache(maxsize=64)
-def _runs(length: int) -> int:
-    """Into how many runs a row is cut, without a remainder where a few more do that."""
-    least = -(-length // RUN)
-    return next((runs for runs in range(least, 2 * least) if length % runs == 0), least)
-
-
-def _total(pieces: list[Array]) -> Array:
-    """The sum of the tiles' sums, in float64."""
-    if len(pieces) == 1:
-        return pieces[0]
-    total = pieces[0].astype(np.float64)
-    for piece in pieces[1:]:
-        total += piece
-    return total.astype(pieces[0].dtype)
+    return over_last(rows, None if b is None else b.reshape(rows.shape))[..., None, None]
 
 
 def room(shape: tuple[int, ...], dtype: np.dtype) -> Array:
@@ -390,8 +322,3 @@ def room(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     raw = np.empty(count + CACHE_LINE // dtype.itemsize, dtype)
     start = -raw.__array_interface__["data"][0] % CACHE_LINE // dtype.itemsize
     return raw[start : start + count].reshape(shape)
-
-
-@lru_cache(maxsize=64)
-def _ones(length: int, dtype: np.dtype) -> Array:
-    return np.ones(length, dtype)

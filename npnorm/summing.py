@@ -75,10 +75,10 @@ def _runs(length: int) -> int:
 
 
 def total_of(pieces: list[Array]) -> Array:
-    """The sum of the tiles' sums, in float64."""
+    """The sum of the tiles' sums, in float64 at least."""
     if len(pieces) == 1:
         return pieces[0]
-    total = pieces[0].astype(np.float64)
+    total = pieces[0].astype(np.promote_types(pieces[0].dtype, np.float64))
     for piece in pieces[1:]:
         total += piece
     return total.astype(pieces[0].dtype)

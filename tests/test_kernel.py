@@ -138,11 +138,12 @@ def worst_errors(name: str, shape: Shape, layer: Any, x: Array, dy: Array) -> di
     }
     roundoff = np.finfo(x.dtype).eps / 2
     found = answers(layer, x, dy)
-    return {
-        quantity: float(np.max(abs(found[quantity].reshape(value.shape) - value) / (roundoff * terms)))
+    errors = {
+        quantity: np.max(abs(found[quantity].reshape(value.shape) - value) / (roundoff * terms))
         for quantity, (value, terms) in exact.items()
         if quantity in found
     }
+    return {quantity: np.inf if np.isnan(error) else float(error) for quantity, error in errors.items()}
 
 
 # --- cutting ----------------------------------------------------------------------------------------------------------

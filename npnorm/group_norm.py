@@ -3,7 +3,7 @@
 from math import prod
 
 from npnorm import kernel
-from npnorm.arguments import epsilon, flag, positive_int
+from npnorm.arguments import checked, flag, positive_int
 from npnorm.layer import Normalization
 
 
@@ -28,16 +28,19 @@ class GroupNorm(Normalization):
     Wu and He, "Group Normalization", ECCV 2018 (arXiv:1803.08494); `torch.nn.GroupNorm`.
     """
 
+    num_groups: int = checked("num_groups", positive_int, fixed=True)
+    num_channels: int = checked("num_channels", positive_int, fixed=True)
+
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
-        self.num_groups = positive_int("num_groups", num_groups)
-        self.num_channels = positive_int("num_channels", num_channels)
+        self.num_groups = num_groups
+        self.num_channels = num_channels
         if self.num_channels % self.num_groups:
             raise ValueError(
                 f"Expected num_channels to be divisible by num_groups but got num_channels={num_channels} "
                 f"and num_groups={num_groups}"
             )
         affine = flag("affine", affine)
-        super().__init__((self.num_channels,), epsilon(eps), gamma=affine, beta=affine)
+        super().__init__((self.num_channels,), eps, gamma=affine, beta=affine)
 
     def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         if len(shape) < 2 or shape[1] != self.num_channels:

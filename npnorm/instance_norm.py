@@ -3,7 +3,7 @@
 from math import prod
 
 from npnorm import kernel
-from npnorm.arguments import epsilon, flag, positive_int
+from npnorm.arguments import checked, flag, positive_int
 from npnorm.layer import Normalization
 
 
@@ -24,10 +24,12 @@ class InstanceNorm(Normalization):
     `InstanceNorm2d`, `InstanceNorm3d` (without running statistics, which torch leaves out by default too).
     """
 
+    num_features: int = checked("num_features", positive_int, fixed=True)
+
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = False) -> None:
-        self.num_features = positive_int("num_features", num_features)
+        self.num_features = num_features
         affine = flag("affine", affine)
-        super().__init__((self.num_features,), epsilon(eps), gamma=affine, beta=affine)
+        super().__init__((self.num_features,), eps, gamma=affine, beta=affine)
 
     def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         channels = self.num_features

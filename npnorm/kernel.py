@@ -16,7 +16,8 @@ account too leaves an error of a roundoff of the *deviation*, at any mean (the c
 Golub and LeVeque, "Algorithms for computing the sample variance", The American Statistician 37, 1983). In general: with
 c = x - start and delta = mean(c), xhat = (c - delta) * rstd and var = mean(c * c) - delta**2, and nothing is lost as
 long as delta is at most a deviation. So `start` is zero where that is near enough to the mean, and costs nothing; else
-it is the mean as computed from zero. Long sums are cut into short ones.
+it is the mean as computed from zero. Long sums are cut into short ones. Squares and sums of large numbers may leave the
+range of the dtype: then what was computed says that it is `lost`, and can be had in a wider dtype.
 
 Speed. Large arrays are bound by memory, so the work goes by tiles that stay near, in the second-level cache or almost:
 a tile of x is copied once, to where it will be kept, and all else is done there. Statistics that span several tiles
@@ -30,17 +31,16 @@ buffer is as short as can be during a call, and afterwards, however that ends, w
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import prod
+from math import isfinite, prod
 from typing import NamedTuple
 
 import numpy as np
 
+from npnorm import summing
 from npnorm.arguments import Array
+from npnorm.summing import like, over_batch, over_last, over_space, total_of
 
 TILE = 5 << 15  # numbers in a tile, about; a few of these fit the second-level cache, or almost
-RUN = 1 << 10  # the most numbers of a row that BLAS adds in one go: a few roundoffs; a shorter tile is all overhead
-SHORT = 1 << 7  # the most numbers of a row that a product with a vector may add
-ROWS = 1 << 4  # the most rows that BLAS adds in one go, one after the other
 LONG = 1 << 9  # a row from which it is better not to copy what broadcasts along it
 BUFFER = 16  # numbers in NumPy's buffer while rows are long, the fewest it takes: see Speed above
 CACHE_LINE = 64  # bytes
@@ -65,6 +65,7 @@ class Tiling:
     def __init__(self, shape: tuple[int, int, int, int], across_batch: bool = False) -> None:
         batch, _, channels, space = shape
         self.shape = shape
+        self.parameters = (*shape[1:3], 1)  # the shape of gamma and beta
         self.across_batch = across_batch
         self.count = batch * space if across_batch else channels * space  # of the numbers that share a mean
         self.share = 1 / max(self.count, 1)  # of each of them in their mean
@@ -81,7 +82,7 @@ class Tiling:
         batch, groups, channels, space = self.shape
         if self.across_batch:
             one = slice(0, 1)
-            for k in _cuts(channels, batch * space, least=-(-RUN // space)):
+            for k in _cuts(channels, batch * space, least=-(-summing.RUN // space)):
                 samples = _cuts(batch, space * (k.stop - k.start))
                 yield tuple(Tile((a, one, k, s), (one, k)) for a in samples for s in _cuts(space, 1))
             return
@@ -102,6 +103,27 @@ class Statistics(NamedTuple):
     var: Array  # the mean of the squared distances from `mean`
     rstd: Array
     delta: Array  # where the tiling folds, `kept` is xhat / rstd + delta; elsewhere it is xhat
+    lost: bool  # beyond the range of the dtype; or x was, somewhere
+
+    def astype(self, dtype: np.dtype) -> "Statistics":
+        mean, var, rstd, delta = (array.astype(dtype) for array in self[:4])
+        return Statistics(mean, var, rstd, delta, self.lost)
+
+
+def any_lost(statistics: list[Statistics]) -> bool:
+    """Whether any of them is."""
+    for found in statistics:  # noqa: SIM110 - a generator takes as long as a small array's sum
+        if found.lost:
+            return True
+    return False
+
+
+class Gradients(NamedTuple):
+    """Of gamma and beta, of shape (G, K)."""
+
+    dgamma: Array
+    dbeta: Array
+    lost: bool  # in dx or here are numbers beyond the range of the dtype; or they were in dy
 
 
 def normalize(
@@ -123,16 +145,17 @@ def normalize(
     """
     buffer = np.setbufsize(BUFFER) if tiling.long_rows else None
     try:
-        work = _workspace(tiling, x.dtype)
+        work, added = _workspace(tiling, x.dtype), _number(eps, x.dtype)
         statistics = []
         for part in tiling.parts:
             if given is None:
-                found = _statistics(x, kept, work, tiling, part, eps, center)
+                found = _statistics(x, kept, work, tiling, part, added, center)
             else:
                 mean, var = (array[part[0].parameters][None] for array in given)
                 for at, _ in part:
                     np.subtract(x[at], mean, out=kept[at])
-                found = Statistics(mean, var, _rstd(var + eps), np.zeros_like(mean))
+                lost = not _all(np.isfinite(mean * mean + var))
+                found = Statistics(mean, var, _rstd(var + added), np.zeros(mean.shape, mean.dtype), lost)
             rstd, delta = found.rstd, found.delta
             for at, of in reversed(part):
                 z, out = kept[at], y[at]
@@ -161,12 +184,13 @@ def normalize(
 
 
 def _statistics(
-    x: Array, kept: Array, work: Array | None, tiling: Tiling, part: Part, eps: float, center: bool
+    x: Array, kept: Array, work: Array | None, tiling: Tiling, part: Part, eps: Array, center: bool
 ) -> Statistics:
     """The statistics of a part of x; puts it into `kept`, less the start that its mean was taken from."""
+    share = _number(tiling.share, x.dtype)
 
-    def moments(start: Array | None) -> tuple[Array, Array]:
-        """The mean and the variance of c = x - start, or of x itself; c is in `kept`."""
+    def moments(start: Array | None) -> tuple[Array, Array, Array]:
+        """The mean of c = x - start, or of x itself, the square of that mean, and the variance; c is in `kept`."""
         sums, squares = [], []
         for at, _ in part:
             c = kept[at]
@@ -177,26 +201,30 @@ def _statistics(
             if center:
                 sums.append(_shared_sum(tiling, c))
             squares.append(_shared_sum(tiling, c, c, work))
-        var = _total(squares) * tiling.share
+        var = total_of(squares) * share
         if not center:
-            return np.zeros_like(var), var
-        delta = _total(sums) * tiling.share
-        var -= delta * delta
-        return delta, var
+            zero = np.zeros(var.shape, var.dtype)
+            return zero, zero, var
+        delta = total_of(sums) * share
+        square = delta * delta
+        var -= square
+        return delta, square, var
 
-    delta, var = moments(None)
-    mean = delta
-    if center and not _all(delta * delta <= var):
+    delta, square, var = moments(None)
+    mean, number = delta, True
+    if center and not _all(square <= var):
         start = delta
-        delta, var = moments(start)
-        if not _all(delta * delta <= var + eps):  # all equal, or a mean at the edge of the precision, or no number
+        delta, square, var = moments(start)
+        if not _all(square <= var + eps):  # all equal, or a mean at the edge of the precision, or no number
             start = start + delta
             start[~np.isfinite(start)] = 0  # so that delta is what x has: an infinity stays one, as in torch
-            delta, var = moments(start)
+            delta, _, var = moments(start)
             var[np.isnan(var) & np.isfinite(delta)] = np.inf  # its squares overflow
+            number = _all(np.isfinite(var))
         np.maximum(var, 0, out=var)  # rounding may have left less
         mean = start + delta
-    return Statistics(mean, var, _rstd(var + eps), delta)
+    rstd = _rstd(var + eps)
+    return Statistics(mean, var, rstd, delta, not (number and _all(rstd)))  # 0 is that of an infinite variance
 
 
 def gradients(
@@ -208,17 +236,24 @@ def gradients(
     statistics: list[Statistics],
     center: bool = True,
     constant: bool = False,
-) -> tuple[Array, Array]:
+) -> Gradients:
     """Writes dx = rstd * (d - mean(d) - xhat * mean(d * xhat)) with d = gamma * dy; gives dgamma and dbeta.
 
-    dgamma = sum(dy * xhat) and dbeta = sum(dy) over all that shares a gamma, of shape (G, K). No mean(d) where `center`
-    is False; dx = rstd * d where mean and variance are `constant`. `dx` may be dy.
+    dgamma = sum(dy * xhat) and dbeta = sum(dy) over all that shares a gamma. No mean(d) where `center` is False;
+    dx = rstd * d where mean and variance are `constant`. `dx` may be dy.
     """
     buffer = np.setbufsize(BUFFER) if tiling.long_rows else None
     try:
         work = _workspace(tiling, dy.dtype)
-        dbeta, dgamma = np.zeros((2, *tiling.shape[1:3]))
-        shares = np.full(tiling.shape[1:3], tiling.share, dy.dtype) if gamma is None else gamma[..., 0] * tiling.share
+        lost = False
+        parameters = tiling.shape[1:3]
+        shares = (
+            np.full(parameters, tiling.share, dy.dtype)
+            if gamma is None
+            else gamma[..., 0] * _number(tiling.share, dy.dtype)
+        )
+        if not tiling.single:
+            dbeta, dgamma = np.zeros((2, *parameters), np.promote_types(dy.dtype, np.float64))
         for part, found in zip(reversed(tiling.parts), reversed(statistics), strict=True):
             rstd = found.rstd
             level, slope, pieces = _means(dy, kept, work, tiling, part, found, shares, center)
@@ -233,6 +268,7 @@ def gradients(
             if tiling.folds:
                 slope *= rstd
                 level -= slope * found.delta
+            lost = lost or not isfinite(np.vdot(level, slope))
             for at, of in reversed(part):
                 d, out, scale = dy[at], dx[at], rstd
                 if gamma is not None:
@@ -243,10 +279,12 @@ def gradients(
                 np.multiply(d, scale, out=out)
                 if constant:
                     continue
-                out -= np.multiply(kept[at], slope, out=_like(out, work))
+                out -= np.multiply(kept[at], slope, out=like(out, work))
                 if center:
                     out -= level
-        return dgamma, dbeta
+        if not tiling.across_batch:  # there `level` and `slope` are made of the same sums
+            lost = lost or not isfinite(np.vdot(dgamma, dbeta))
+        return Gradients(dgamma, dbeta, lost)
     finally:
         if buffer is not None:
             np.setbufsize(buffer)
@@ -266,19 +304,19 @@ def _means(
     rstd, delta = found.rstd[..., 0], found.delta[..., 0]
     sums, products, pieces = [], [], []
     for at, of in part:
-        d, d_xhat = _over_space(dy[at]), _over_space(dy[at], kept[at], work)
+        d, d_xhat = over_space(dy[at]), over_space(dy[at], kept[at], work)
         if tiling.across_batch:
-            sums.append(_over_batch(d))
-            products.append(_over_batch(d_xhat))
+            sums.append(over_batch(d))
+            products.append(over_batch(d_xhat))
             continue
         if tiling.folds:
             d_xhat = (d_xhat - delta * d) * rstd
-        pieces.append((of, _over_batch(d), _over_batch(d_xhat)))
+        pieces.append((of, over_batch(d), over_batch(d_xhat)))
         if center:
-            sums.append(_sum(d, shares[of]))
-        products.append(_sum(d_xhat, shares[of]))
-    d_xhat = _total(products)
-    d = _total(sums) if center else np.zeros_like(d_xhat)
+            sums.append(over_last(d, shares[of]))
+        products.append(over_last(d_xhat, shares[of]))
+    d_xhat = total_of(products)
+    d = total_of(sums) if center else np.zeros(d_xhat.shape, d_xhat.dtype)
     if not tiling.across_batch:
         return d[..., None, None], d_xhat[..., None, None], pieces
     of = part[0].parameters
@@ -297,14 +335,15 @@ def _workspace(tiling: Tiling, dtype: np.dtype) -> Array | None:
     return None if tiling.single else room((tiling.largest,), dtype)
 
 
-def _like(tile: Array, work: Array | None) -> Array | None:
-    """Room of the shape of the tile."""
-    return None if work is None else work[: tile.size].reshape(tile.shape)
-
-
 def _all(conditions: Array) -> bool:
     """What `conditions.all()` says, in a third of its time."""
     return bool(np.count_nonzero(conditions) == conditions.size)
+
+
+@lru_cache(maxsize=64)
+def _number(value: float, dtype: np.dtype) -> Array:
+    """A float as an array without axes, with which NumPy computes in half the time."""
+    return np.array(value, dtype)
 
 
 def _rstd(var: Array) -> Array:
@@ -315,71 +354,9 @@ def _rstd(var: Array) -> Array:
 def _shared_sum(tiling: Tiling, a: Array, b: Array | None = None, work: Array | None = None) -> Array:
     """The sum of a tile, or of the product of two, over what shares statistics."""
     if tiling.across_batch:
-        return _over_batch(_over_space(a, b, work))[None, ..., None]
+        return over_batch(over_space(a, b, work))[None, ..., None]
     rows = a.reshape(*a.shape[:2], -1)
-    return _sum(rows, None if b is None else b.reshape(rows.shape))[..., None, None]
-
-
-def _over_space(a: Array, b: Array | None = None, work: Array | None = None) -> Array:
-    """The sum of a tile, or of the product of two, over the last axis; shape (A, G, K)."""
-    if a.shape[3] > 1:
-        return _sum(a, b)
-    product = a if b is None else np.multiply(a, b, out=_like(a, work))
-    return product[..., 0]
-
-
-def _over_batch(a: Array) -> Array:
-    """The sum over the first axis of (A, G, K)."""
-    batch, groups, channels = a.shape
-    width = groups * channels
-    rows = a.reshape(batch, width)
-    while batch > ROWS:  # `many` short sums side by side
-        many, rest = divmod(batch, ROWS)
-        sums = _ones(ROWS, a.dtype).dot(rows[: batch - rest].reshape(ROWS, many * width)).reshape(many, width)
-        if rest:
-            sums[0] += _ones(rest, a.dtype).dot(rows[batch - rest :])
-        rows, batch = sums, many
-    total: Array = _ones(batch, a.dtype).dot(rows).reshape(groups, channels)
-    return total
-
-
-def _sum(a: Array, b: Array | None = None) -> Array:
-    """The sum of a, or of a * b, over the last axis."""
-    length = a.shape[-1]
-    if length > RUN:
-        runs = _runs(length)
-        whole = length - length % runs
-        total = _sum(_sum(_in_runs(a[..., :whole], runs), None if b is None else _in_runs(b[..., :whole], runs)))
-        if whole < length:
-            total += _sum(a[..., whole:], None if b is None else b[..., whole:])
-        return total
-    if b is not None:
-        return np.asarray(np.vecdot(a, b))
-    if length > SHORT:
-        return np.asarray(np.vecdot(a, _ones(length, a.dtype)))
-    return np.asarray(a.reshape(-1, length).dot(_ones(length, a.dtype))).reshape(a.shape[:-1])
-
-
-def _in_runs(rows: Array, runs: int) -> Array:
-    """Rows, each as so many runs of the same length."""
-    return rows.reshape(*rows.shape[:-1], runs, -1)
-
-
-@lru_cache(maxsize=64)
-def _runs(length: int) -> int:
-    """Into how many runs a row is cut, without a remainder where a few more do that."""
-    least = -(-length // RUN)
-    return next((runs for runs in range(least, 2 * least) if length % runs == 0), least)
-
-
-def _total(pieces: list[Array]) -> Array:
-    """The sum of the tiles' sums, in float64."""
-    if len(pieces) == 1:
-        return pieces[0]
-    total = pieces[0].astype(np.float64)
-    for piece in pieces[1:]:
-        total += piece
-    return total.astype(pieces[0].dtype)
+    return over_last(rows, None if b is None else b.reshape(rows.shape))[..., None, None]
 
 
 def room(shape: tuple[int, ...], dtype: np.dtype) -> Array:
@@ -390,8 +367,3 @@ def room(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     raw = np.empty(count + CACHE_LINE // dtype.itemsize, dtype)
     start = -raw.__array_interface__["data"][0] % CACHE_LINE // dtype.itemsize
     return raw[start : start + count].reshape(shape)
-
-
-@lru_cache(maxsize=64)
-def _ones(length: int, dtype: np.dtype) -> Array:
-    return np.ones(length, dtype)

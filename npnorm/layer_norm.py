@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 
 from npnorm import kernel
-from npnorm.arguments import epsilon, flag, positive_ints
+from npnorm.arguments import checked, flag, positive_ints
 from npnorm.layer import Normalization
 
 
@@ -28,6 +28,8 @@ class LayerNorm(Normalization):
     Ba, Kiros and Hinton, "Layer Normalization", 2016 (arXiv:1607.06450); `torch.nn.LayerNorm`.
     """
 
+    normalized_shape: tuple[int, ...] = checked("normalized_shape", positive_ints, fixed=True)
+
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -36,8 +38,8 @@ class LayerNorm(Normalization):
         bias: bool = True,
     ) -> None:
         self.normalized_shape = positive_ints("normalized_shape", normalized_shape)
-        affine = flag("elementwise_affine", elementwise_affine)
-        super().__init__(self.normalized_shape, epsilon(eps), gamma=affine, beta=affine and flag("bias", bias))
+        affine, with_beta = flag("elementwise_affine", elementwise_affine), flag("bias", bias)
+        super().__init__(self.normalized_shape, eps, gamma=affine, beta=affine and with_beta)
 
     def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         return trailing_rows(shape, self.normalized_shape)

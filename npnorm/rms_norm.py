@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from npnorm import kernel
-from npnorm.arguments import epsilon, flag, positive_ints
+from npnorm.arguments import checked, epsilon, flag, optional, positive_ints
 from npnorm.layer import Normalization
 from npnorm.layer_norm import trailing_rows
 
@@ -26,6 +26,9 @@ class RMSNorm(Normalization):
 
     centred = False
 
+    normalized_shape: tuple[int, ...] = checked("normalized_shape", positive_ints, fixed=True)
+    eps: float | None = checked("eps", optional(epsilon))
+
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -34,7 +37,7 @@ class RMSNorm(Normalization):
     ) -> None:
         self.normalized_shape = positive_ints("normalized_shape", normalized_shape)
         affine = flag("elementwise_affine", elementwise_affine)
-        super().__init__(self.normalized_shape, None if eps is None else epsilon(eps), gamma=affine, beta=False)
+        super().__init__(self.normalized_shape, eps, gamma=affine, beta=False)
 
     def _tiling(self, shape: tuple[int, ...]) -> kernel.Tiling:
         return trailing_rows(shape, self.normalized_shape)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from reference.repair import calls, expressions, statements, transplants
+from reference.repair import calls, expressions, moves, statements, transplants
 from reference.repair.site import walk_sites
 from reference.repair.source import Key, Source
 from reference.repair.values import Seen, body_nodes
@@ -65,7 +65,7 @@ def all_edits(source: Source, seen: Seen, keys: list[Key]) -> list[Edit]:
         if source.text[edit.start : edit.end] != edit.text
         and not any(edit.start < last and first < edit.end and edit.node >= 0 for first, last in closed)
     ]
-    return single + list(twins(source, single))
+    return [*single, *twins(source, single), *(edit for key in keys for edit in _moves(source, seen, key))]
 
 
 def _of_unit(source: Source, seen: Seen, key: Key) -> Iterator[Edit]:
@@ -78,6 +78,12 @@ def _of_unit(source: Source, seen: Seen, key: Key) -> Iterator[Edit]:
         for kind, statement_rule in statements.RULES:
             for span, cost in _without_surprise(statement_rule(line)):
                 yield Edit(*span, kind, cost, key, -1, line.node.lineno)
+
+
+def _moves(source: Source, seen: Seen, key: Key) -> Iterator[Edit]:
+    for move in _without_surprise(moves.to_the_input(source, seen, key)):
+        cost = 2.6 + 0.1 * move.distance
+        yield Edit(move.at, move.at, move.text, "a factor of what is given", cost, key, -1, move.line, (move.taken,))
 
 
 def _thresholds(source: Source, seen: Seen) -> Iterator[tuple[int, int]]:

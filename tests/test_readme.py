@@ -45,15 +45,16 @@ def my_layers(tmp_path, monkeypatch):
     return path
 
 
-def test_session_is_the_commands_output(my_layers, capsys):
-    assert main(["my_layers.py:MyLayerNorm"]) == 1
+def test_session_is_the_commands_output(my_layers, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    assert main(["my_layers.py:MyLayerNorm", "--fix-seconds", "60"]) == 1
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
     assert _without_figures(printed).strip() == _without_figures(_block("FAIL  dx-gamma-outside-means")).strip()
 
 
 def test_script_has_some_eighty_lines(my_layers, capsys):
     assert "a program of some eighty lines" in " ".join(TEXT.split())
-    main(["my_layers.py:MyLayerNorm", "--script"])
+    main(["my_layers.py:MyLayerNorm", "--script", "--no-fix-search"])
     assert 75 <= len(capsys.readouterr().out.splitlines()) < 90
 
 
@@ -64,11 +65,12 @@ def test_figures_of_torch_and_npnorm_are_as_said():
     assert max(f.largest_error for f in figures) == pytest.approx(float(ours), rel=0.1)
 
 
-def test_fixed_lines_fix_it(my_layers, capsys):
-    source = my_layers.read_text()
-    wrong = source[source.index("        mean = dy.mean") :]
-    my_layers.write_text(source.replace(wrong, _block("d = self.gamma * dy")))
+def test_fix_is_written_and_fixes_it(my_layers, capsys):
+    assert main(["my_layers.py:MyLayerNorm", "--examples", "50", "--fix"]) == 1
+    said = next(line for line in _block("--fix\nnormcheck: fixed").splitlines() if line.startswith("normcheck:"))
+    assert capsys.readouterr().err.strip().replace(str(my_layers), my_layers.name) == said
     assert main(["my_layers.py:MyLayerNorm", "--examples", "50"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] in TEXT
 
 
 def test_first_output_is_the_commands(capsys):

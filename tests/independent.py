@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Case, make
+from reference.checks import probe
 from reference.kinds import kind_named
-from reference.subjects.discovery import discover
-from reference.subjects.guard import Clock
 from reference.subjects.subject import Subject
 from reference.truth.torch_layers import LAYERS
 
@@ -22,7 +21,7 @@ def disagreements(layer: Any, like: str, name: str = "layer") -> list[str]:
     """Where a layer does not do what torch does, one line each; at most a few."""
     kind = kind_named(like)
     subject, torch = Subject(layer, kind, name), Subject(LAYERS[kind.name], kind, "torch")
-    scope = discover(subject, None, Clock(60)).scope
+    scope = probe(subject).discovery.scope  # without the ranks that it is not made for
     if "float64" not in scope.dtypes:
         return []
     found: list[str] = []

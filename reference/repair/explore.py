@@ -60,7 +60,7 @@ def explore(work: Work, send: Send) -> None:
     holes = list(open_places(bench, seen, touched))
     first = min(BEFORE_HOLES, len(edits) // PORTION + 1)  # portions of the likeliest edits, before values are read
     send({"edits": len(edits)})
-    trial = Trial(work, bench, send)
+    attempts = Attempts(work, bench, send)
     while (ticket := work.tickets.take()) is not None:
         send({"portion": ticket})
         if first <= ticket < first + len(holes):
@@ -73,10 +73,10 @@ def explore(work: Work, send: Send) -> None:
         for edit in candidates:
             if time.monotonic() > work.deadline:
                 return
-            trial.of(edit)
+            attempts.on(edit)
 
 
-class Trial:
+class Attempts:
     """Tries one edit after the other, each code once, and says what came of it."""
 
     def __init__(self, work: Work, bench: "Bench", send: Send) -> None:
@@ -84,7 +84,7 @@ class Trial:
         self.done: set[tuple[Key, CodeType]] = set()
         self.partial = 0
 
-    def of(self, edit: Edit) -> None:
+    def on(self, edit: Edit) -> None:
         try:
             code = self.bench.patch.compiled(edit.key, edit.places)
         except (SyntaxError, ValueError, RecursionError, MemoryError):

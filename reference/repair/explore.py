@@ -15,6 +15,7 @@ import numpy as np
 
 from reference.repair.bench import Look, Probe, Screen, limited, look, prepared, timed
 from reference.repair.edits import Edit, all_edits, node_numbers
+from reference.repair.formula import ANEW, written_anew
 from reference.repair.holes import factors_and_terms
 from reference.repair.processes import Send, Tickets
 from reference.repair.site import Site, is_array, is_number, walk_sites
@@ -56,7 +57,7 @@ def explore(work: Work, send: Send) -> None:
     bench = Bench(work.subject, work.screen, patch)
     seen = bench.watch()
     touched = sensitivity(bench, seen)
-    edits = ordered(bench, seen, touched)
+    edits = [*ordered(bench, seen, touched), *rewritten(bench, seen)]
     holes = list(open_places(bench, seen, touched))
     first = min(BEFORE_HOLES, len(edits) // PORTION + 1)  # portions of the likeliest edits, before values are read
     send({"edits": len(edits)})
@@ -97,6 +98,16 @@ class Attempts:
             kind, left = outcome
             self.partial += kind == "helps"
             self.send({kind: True, "left": left, "edit": packed(edit)})
+
+
+def rewritten(bench: "Bench", seen: Seen) -> Iterator[Edit]:
+    """Statements as the formula has them."""
+    source = bench.patch.source
+    for key in bench.patch.units:
+        for anew in written_anew(source, seen, key, bench.screen.first[0].case):
+            start, end = source.span(anew.node)
+            before = ((anew.at, anew.at, anew.before),) if anew.before else ()
+            yield Edit(start, end, anew.text, "as the formula has it", ANEW, key, -1, anew.line, before)
 
 
 Touched = dict[ast.expr, frozenset[str]]

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return _check(options, console, errors)
     except Unusable as error:
-        errors.print(f"normcheck: {escape(str(error))}", soft_wrap=True)
+        _say(errors, str(error))
         return 2
     except KeyboardInterrupt:
         errors.print("normcheck: interrupted")
@@ -82,7 +82,7 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     refused = 0
     for _, outcome in _outcomes(subjects, work, errors):
         if isinstance(outcome, str):
-            errors.print(f"normcheck: {escape(outcome)}", soft_wrap=True)
+            _say(errors, outcome)
             refused += 1
             continue
         show(outcome, console, errors, options, first=not reports)
@@ -92,6 +92,13 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     if refused:
         return 2
     return 0 if all(report.passed for report in reports) else 1
+
+
+def _say(errors: Console, text: str) -> None:
+    """One line on standard error, whatever a stranger's exception has in it."""
+    from reference.reporting.foreign import printable
+
+    errors.print(f"normcheck: {escape(printable(text, errors.encoding, most=5000))}", soft_wrap=True)
 
 
 def show(report: Any, console: Console, errors: Console, options: argparse.Namespace, first: bool) -> None:

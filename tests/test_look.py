@@ -117,20 +117,20 @@ class ManyBatchNorm(npnorm.BatchNorm):
         return dx / 2
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_real_report_of_many_mistakes(width):
+def test_real_report_of_many_mistakes():
     report = check(ManyBatchNorm, examples=0, ndims=[2, 4])
-    lines = as_text(report, width).splitlines()
-    assert len(lines) <= MOST_LINES
-    assert max(map(len, lines)) <= width
-    assert lines[1].split() == [
-        "quantity",
-        "verdict",
-        "worst",
-        "error",
-        "tolerance",
-        *["torch's", "cases"] * (width > 72),
-    ]
+    for width in (60, 80, 120):
+        lines = as_text(report, width).splitlines()
+        assert len(lines) <= MOST_LINES
+        assert max(map(len, lines)) <= width
+        assert lines[1].split() == [
+            "quantity",
+            "verdict",
+            "worst",
+            "error",
+            "tolerance",
+            *["torch's", "cases"] * (width > 72),
+        ]
 
 
 # --- the smallest case ------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class Tally:
 class Unfinished(Refused):
     """The time was over before the last designed case, and all before it agree: no verdict; `parts` as in a report."""
 
-    def __init__(self, text: str, parts: tuple[Part, ...]) -> None:
+    def __init__(self, text: str, parts: tuple[Part, ...] = ()) -> None:  # with a default it can be pickled
         super().__init__(text)
         self.parts = parts
 

@@ -33,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
+TOGETHER = 8  # tests that a worker is given at once
+
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.register_profile("soak", deadline=None, max_examples=10_000)
@@ -80,11 +82,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class ByLayer(LoadScopeScheduling):
-    """Hands out one test at a time, in their order, but all checks of a layer at once: they share one run of it."""
+    """Hands out a few tests at a time, in their order, but all checks of a layer at once: they share one run of it.
+
+    Of what is handed out at once the largest comes first, which are the layers; a few, since its own work grows with the
+    square of their number.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        super().__init__(config, log)
+        self._others: dict[str, int] = {}
 
     def _split_scope(self, nodeid: str) -> str:
         test, _, id = nodeid.partition("[")
-        return f"{test}[{id.partition('-')[0]}" if test.endswith("::test_npnorm") else nodeid
+        if test.endswith("::test_npnorm"):
+            return f"{test}[{id.partition('-')[0]}"
+        number = self._others.setdefault(nodeid, len(self._others))  # asked for in their order at first
+        return f"others {number // TOGETHER}"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

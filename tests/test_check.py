@@ -52,6 +52,9 @@ def test_npnorm_passes_within_16_units(like):
     assert all(figures.worst_error > 0 for figures in report.quantities.values()), (
         "an error of nothing was not measured"
     )
+    assert all(figures.tolerance < 1000 for figures in report.quantities.values()), (
+        "a row shows the case that takes the most of its tolerance, not one in which anything would pass"
+    )
 
 
 @pytest.mark.parametrize("like", KINDS)
@@ -291,13 +294,6 @@ def test_figures_are_of_the_worst_case():
     assert y.worst_error <= y.largest_error, "which is not the worst where the tolerance is as much larger"
     assert y.torch_error < y.tolerance, "torch's own error stands beside, in that same case"
     assert y.largest_torch_error > 1000, "but that is large at a large mean"
-
-
-def test_tolerance_in_a_row_says_something():
-    """That of the case that takes the most of it; not of one in which anything would pass."""
-    for like in KINDS:
-        for name, figures in quick(getattr(npnorm, like)).quantities.items():
-            assert figures.tolerance < 1000, (like, name)
 
 
 # --- which half is wrong ----------------------------------------------------------------------------------------------

@@ -166,10 +166,25 @@ class EvilLayerNorm(npnorm.LayerNorm):
         raise ValueError("\\x1b[2J\\rPASS  all agrees \\udc80")
 
 
+class UnbuiltLayerNorm(npnorm.LayerNorm):
+    def __init__(self, normalized_shape):
+        raise ValueError("\\x1b[2J\\nPASS  all agrees")
+
+
 class WrongLayerNorm(npnorm.LayerNorm):
     def backward(self, dy):
         return super().backward(dy) / 2
 """
+
+
+@pytest.mark.parametrize("name", ["EvilLayerNorm", "UnbuiltLayerNorm", "No\x1b[2J"])
+def test_refusal_of_the_command_is_one_line(run, folder, name):  # noqa: F811
+    (folder / "evil.py").write_text(SOURCE)
+    code, out, err = run(f"evil.py:{name}", "--examples", "0")
+    assert (code, out) == (2, "")
+    assert not FORGED.search(err)
+    assert err.count("\n") == 1
+    assert r"\x1b[2J" in err
 
 
 def test_script_alone_is_ready_to_run(run, folder):  # noqa: F811

@@ -1,6 +1,7 @@
 """The entry points for test suites. By one of them npnorm's own layers are held against torch, check by check."""
 
 import os
+import pickle
 import re
 import sys
 import time
@@ -12,6 +13,8 @@ import npnorm
 from reference import Refused, assert_matches, check, parametrize_with_checks
 from reference.kinds import KINDS
 from reference.reporting.headline import verdict_line
+from reference.reporting.result import Part
+from reference.run import Unfinished
 
 pytest_plugins = ["pytester"]
 
@@ -232,6 +235,12 @@ def test_layer_is_run_once_for_all_of_its_checks():
             run()
         tries.append(len(built))
     assert len(set(tries)) == 1
+
+
+def test_want_of_time_survives_the_way_from_another_process():
+    parts = (Part("y", "float64", 2, 5, 0, (), 3),)
+    copy = pickle.loads(pickle.dumps(Unfinished("no time", parts)))
+    assert (str(copy), copy.parts) == ("no time", parts)
 
 
 def test_slow_right_layer_is_one_failure():

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # ours, and no reason to show its frames
         text = f"an error of its own, please report it: {describe(error)}"
     with contextlib.suppress(OSError):
-        errors.print(f"normcheck: {escape(text)}", soft_wrap=True)
+        _say(errors, text)
     _drop_what_cannot_be_written()
     return 2
 
@@ -121,7 +121,7 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     unwritten: OSError | None = None  # what came of printing; the files are written all the same
     for subject, outcome in _outcomes(options.subjects or list(DEFAULT), work, errors):
         if isinstance(outcome, str):
-            errors.print(f"normcheck: {escape(outcome)}", soft_wrap=True)
+            _say(errors, outcome)
             refused[subject] = outcome
             continue
         try:
@@ -137,6 +137,11 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     if not all(report.passed for report in reports):
         return 1
     return 2 if refused else 0
+
+
+def _say(errors: Console, text: str) -> None:
+    """One line on standard error, whatever a stranger's exception has in it."""
+    errors.print(f"normcheck: {escape(printable(text, errors.encoding, most=5000))}", soft_wrap=True)
 
 
 def show(report: Any, console: Console, errors: Console, options: argparse.Namespace, first: bool) -> None:
@@ -164,7 +169,7 @@ def _write_fixes(report: Any, errors: Console) -> None:
             told = f"fixed {write_fix(fix)}, line {fix.line}"
         except CannotWrite as error:
             told = f"not fixed: {error}"
-        errors.print(f"normcheck: {escape(printable(told))}", soft_wrap=True)
+        _say(errors, told)
 
 
 def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) -> Iterator[tuple[str, Any]]:

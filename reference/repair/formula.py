@@ -5,6 +5,7 @@ told by its values in a failing case; a text is only proposed if, with those val
 """
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,8 +77,8 @@ class _Scope:
         known: dict[str, Any] = {"tuple": tuple, "range": range, "len": len}
         for number, (name, value) in enumerate(sorted(self.names.items(), key=lambda pair: -len(pair[0]))):
             if name in text:
-                text = _word(name, text, f"n{number}_")
-                known[f"n{number}_"] = value
+                text = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", f"_{number}_", text)
+                known[f"_{number}_"] = value
         try:
             tree = ast.parse(text, mode="eval")
             if {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} <= known.keys():
@@ -225,17 +226,3 @@ def _axes_in(source: Source) -> Iterator[str]:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.keyword) and node.arg == "axis":
             yield source.text_of(node.value)
-
-
-def _word(name: str, text: str, other: str) -> str:
-    """A text with another name in the place of one."""
-    parts, begin = [], 0
-    while (at := text.find(name, begin)) >= 0:
-        end = at + len(name)
-        whole = (
-            not (at and (text[at - 1].isidentifier() or text[at - 1] in "._"))
-            and not text[end : end + 1].isidentifier()
-        )
-        parts += [text[begin:at], other if whole else name]
-        begin = end
-    return "".join([*parts, text[begin:]])

@@ -109,7 +109,7 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         "timeout": options.timeout,
         "strict": options.strict,
         "dtypes": options.dtypes,
-        "fix_seconds": 0.0 if options.no_fix_search else options.fix_seconds,
+        "fix_seconds": 0.0 if options.no_fix_search or options.script else options.fix_seconds,
         "annotate": options.annotate,
     }
     try:

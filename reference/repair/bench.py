@@ -18,6 +18,7 @@ from reference.cases.case import Array, Case
 from reference.subjects.guard import OutOfTime
 from reference.subjects.subject import Subject
 from reference.truth.compare import compare, roundoff
+from reference.truth.convention import Convention
 from reference.truth.tolerance import tolerance_of
 from reference.truth.verdict import Trial
 
@@ -135,6 +136,7 @@ def prepared() -> None:
     """Make this process ready to run what it is given: silent, without warnings, to be stopped by a timer."""
     import warnings
 
+    Convention.beside_torch = False
     np.seterr(all="ignore")
     warnings.resetwarnings()
     warnings.simplefilter("ignore")
@@ -163,7 +165,7 @@ FEW = 3
 
 def screen_of(trials: Sequence[Trial]) -> Screen:
     """Which probes to try candidates on: small failing ones that show all that is wrong, then one that is right, then all."""
-    usable = [t for t in trials if not t.seen.refused and not t.case.overwrite and not t.seen.has("timeout")]
+    usable = [t for t in trials if not t.seen.refused and not t.case.overwrite and not t.seen.has("never-returns")]
     small = [t for t in usable if prod(t.case.shape) * t.case.calls <= SMALL]
     if not any(t.failed for t in small):  # only large ones show it
         small += sorted((t for t in usable if t.failed), key=lambda t: prod(t.case.shape) * t.case.calls)[:1]

@@ -28,7 +28,7 @@ from reference.truth.exact import QUANTITIES
 
 PORTION = 8  # edits that are taken at once
 TICKETS = 5_000  # portions at most: what a pipe holds
-BEFORE_HOLES = 100  # portions that come before what is read off from values
+BEFORE_HOLES = 300  # portions that come before what is read off from values
 PARTIAL = 40  # edits that help in part whose effect on all probes is looked at, by each child
 WATCHED = 3  # cases in which it is seen what everything holds
 

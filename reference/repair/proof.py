@@ -19,8 +19,7 @@ from reference.run import Run
 from reference.subjects.discovery import Discovery
 from reference.subjects.guard import Clock, OutOfTime, attempt
 from reference.subjects.in_process import InProcess
-from reference.truth import exact
-from reference.truth.convention import Convention, Expected
+from reference.truth.convention import Convention
 from reference.truth.verdict import Trial
 
 RANDOM = 500  # cases
@@ -126,7 +125,7 @@ def at_random(claim: Claim, send: Send) -> None:
     prepared()
     subject = remade(claim)
     subject.form = claim.subject.form  # which is read anew beside this, for the designed cases
-    run = Run(subject, _WithoutTorch(claim.convention.changes), Clock(PROOF_SECONDS), RANDOM, None)
+    run = Run(subject, Convention(claim.convention.changes), Clock(PROOF_SECONDS), RANDOM, None)
     failing = run.at_random(claim.before.scope, [], claim.seed + OTHER_SEED, RANDOM)
     send({"passed": not failing and not run.unfinished, "cases": run.drawn})
 
@@ -153,13 +152,6 @@ def _lines(claim: Claim, subject: InProcess) -> set[tuple[str, int]]:
         finally:
             sys.settrace(None)
     return found
-
-
-class _WithoutTorch(Convention):
-    """The exact values alone: what torch gives is only ever shown beside them."""
-
-    def _expected(self, case: Case) -> Expected:
-        return Expected(exact.truth(case, self.changes), {})
 
 
 def _is_within(before: Discovery, after: Discovery) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from reference.cases.case import Case, make
 from reference.checks import probe
 from reference.kinds import kind_named
-from reference.subjects.subject import Subject
+from reference.subjects.in_process import InProcess
 from reference.truth.torch_layers import LAYERS
 
 SHAPES = ((9, 10), (4, 15), (3, 4, 9), (6, 12, 2), (2, 6, 5, 7), (5, 4, 3, 2), (2, 8, 2, 3, 5))
@@ -20,7 +20,7 @@ ROOM = 1e-7  # relative: far from rounding, near to no mistake
 def disagreements(layer: Any, like: str, name: str = "layer") -> list[str]:
     """Where a layer does not do what torch does, one line each; at most a few."""
     kind = kind_named(like)
-    subject, torch = Subject(layer, kind, name), Subject(LAYERS[kind.name], kind, "torch")
+    subject, torch = InProcess(layer, kind, name), InProcess(LAYERS[kind.name], kind, "torch")
     scope = probe(subject).discovery.scope  # without the ranks that it is not made for
     if "float64" not in scope.dtypes:
         return []

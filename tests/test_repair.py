@@ -317,11 +317,25 @@ def test_a_file_that_has_changed_since_it_was_loaded_is_not_searched(load: Loade
     assert report.not_fixed == "mine.py is not as it was when it was loaded"
 
 
+NOTHING_OF_IT = """
+import numpy as np
+
+
+class LayerNorm:
+    def __init__(self, normalized_shape):
+        self.gamma, self.beta = np.ones(normalized_shape), np.zeros(normalized_shape)
+
+    def forward(self, x):
+        return np.sin(x)
+
+    def backward(self, dy):
+        self.dgamma, self.dbeta = np.zeros(self.gamma.shape), np.zeros(self.gamma.shape)
+        return np.cos(dy)
+"""
+
+
 def test_what_cannot_be_fixed_by_a_small_edit_is_said(load: Loader) -> None:
-    wrong = LAYER.replace("return self.rstd * (d", "return np.sort(np.cos(self.rstd)) * (d").replace(
-        "self.eps)\n", "1)\n"
-    )
-    report = check(load(wrong).LayerNorm, **QUICK, fix_seconds=2.0)
+    report = check(load(NOTHING_OF_IT).LayerNorm, **QUICK, fix_seconds=2.0)
     assert not report.fixes
     assert report.not_fixed.startswith("none of")
 

@@ -40,7 +40,7 @@ class Probe:
 
     Attributes:
         case: the case. wanted: by quantity. hazards: the ids that the layer has as it is.
-        wrong: the quantities that are wrong in it as it is; findings: ids of what else is.
+        wrong: the quantities that are wrong in it as it is; findings: ids of what else is. seconds: that it took.
     """
 
     case: Case
@@ -48,6 +48,7 @@ class Probe:
     hazards: frozenset[str]
     wrong: frozenset[str]
     findings: frozenset[str]
+    seconds: float
 
     @property
     def size(self) -> int:
@@ -76,6 +77,7 @@ def probe_of(trial: Trial) -> Probe:
         frozenset(finding.id for finding in trial.hazards),
         frozenset(trial.wrong),
         frozenset(f"{finding.id} of {finding.quantity}" for finding in trial.findings),
+        trial.seen.seconds,
     )
 
 

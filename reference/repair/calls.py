@@ -127,16 +127,22 @@ def index(site: Site) -> Iterator[Change]:
     if is_number(site.value) and isinstance(node, (ast.Subscript, ast.Attribute, ast.Call)):
         for text in counts(site):
             yield text, ATOM if "/" not in text else PRODUCT, 1.8 + 0.3 * ("/" in text)
-    if is_array(site.value) and 1 <= site.value.ndim <= 3:
-        atom = site.text(node, ATOM)
-        for inserted in ("[:, None]", "[..., None]", "[None, :]", "[None]")[: 4 if site.value.ndim == 1 else 2]:
-            yield atom + inserted, ATOM, 2.2
-        for text, value in site.names.items():
-            if is_axes(value) and (int(np.prod(value)) == site.value.size or -1 in value):
-                yield f"{atom}.reshape({text})", ATOM, 2.6
-            elif is_array(value) and value.size == site.value.size and value.shape != site.value.shape:
-                yield f"{atom}.reshape({text}.shape)", ATOM, 2.6
-        yield f"{atom}.T", ATOM, 2.8
+    if is_array(site.value) and site.value.ndim:
+        yield from _reshaped(site)
+
+
+def _reshaped(site: Site) -> Iterator[Change]:
+    """An array with an axis of one more, or in the shape of another."""
+    atom, held = site.text(site.node, ATOM), site.value
+    for inserted in ("[:, None]", "[..., None]", "[None, :]", "[None]")[: {1: 4, 2: 2, 3: 2}.get(held.ndim, 0)]:
+        yield atom + inserted, ATOM, 2.2
+    handed_on = isinstance(site.parent, (ast.Return, ast.Assign, ast.Tuple, ast.keyword, ast.Call))
+    for text, value in site.names.items():
+        if is_axes(value) and (int(np.prod(value)) == held.size or -1 in value):
+            yield f"{atom}.reshape({text})", ATOM, 2.6
+        elif is_array(value) and value.size == held.size and (value.shape != held.shape or handed_on):
+            yield f"{atom}.reshape({text}.shape)", ATOM, 2.6 + 0.2 * (value.shape == held.shape)
+    yield f"{atom}.T", ATOM, 2.8
 
 
 def _without_argument(site: Site, keyword: ast.keyword) -> str:

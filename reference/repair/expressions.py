@@ -39,6 +39,7 @@ _OTHERS: dict[str, tuple[tuple[str, float], ...]] = {  # by an operator, those t
     "**": (("*", 1.0), ("/", 1.5)),
     "@": (("*", 1.0),),
 }
+NOTHING = 0.7  # what it costs more to write what does nothing, as a factor of 1
 _BINDS = {"+": SUM, "-": SUM, "**": POWER}
 _NUMBERS = ("0", "1", "2", "3", "4", "0.5", "1.5", "-1", "-2", "-0.5", "-1.5", "0.0", "1.0", "2.0")
 
@@ -50,7 +51,9 @@ def operator(site: Site) -> Iterator[Change]:
             level = _BINDS.get(other, PRODUCT)
             left = ATOM if other == "**" else level
             right = SIGNED if other == "**" else level + 1
-            yield f"{site.text(node.left, left)} {other} {site.text(node.right, right)}", level, cost
+            idle = any(isinstance(side, ast.Constant) and side.value in (0, 1) for side in (node.left, node.right))
+            written = f"{site.text(node.left, left)} {other} {site.text(node.right, right)}"
+            yield written, level, cost + NOTHING * (idle and other not in "+-")
         if symbol in "-/" or symbol == "**":
             level = binds(node)
             left, right = (ATOM, SIGNED) if symbol == "**" else (level, level + 1)
@@ -61,9 +64,11 @@ def dropped(site: Site) -> Iterator[Change]:
     """One operand left out, or a sign, a call, an index."""
     node = site.node
     if isinstance(node, ast.BinOp):
-        yield site.text(node.left), binds(node.left), 1.2
+        target = getattr(site.parent, "targets", [None])[0]
+        itself = target is not None and ast.unparse(target) == ast.unparse(node.left)  # then nothing would be done
+        yield site.text(node.left), binds(node.left), 1.2 + NOTHING * itself
         cost = 1.2 if not isinstance(node.op, (ast.Sub, ast.Div)) else 2.0
-        yield site.text(node.right), binds(node.right), cost
+        yield site.text(node.right), binds(node.right), 1.4 if isinstance(node.left, ast.Constant) else cost
         if isinstance(node.op, ast.Sub):
             yield f"-{site.text(node.right, SIGNED)}", SIGNED, 1.3
     elif isinstance(node, ast.UnaryOp):
@@ -90,7 +95,7 @@ def dropped(site: Site) -> Iterator[Change]:
 
 
 def sign(site: Site) -> Iterator[Change]:
-    if isinstance(site.parent, ast.Compare):
+    if isinstance(site.parent, (ast.Compare, ast.Subscript)):
         return
     whole = isinstance(site.value, int) and isinstance(site.parent, ast.Call) and not isinstance(site.value, bool)
     if (computed(site) or whole) and not isinstance(site.node, (ast.UnaryOp, ast.Constant)):
@@ -109,7 +114,9 @@ def number(site: Site) -> Iterator[Change]:
     for text in _NUMBERS:
         if float(text) != held or ("." in text) != isinstance(held, float):
             whole = isinstance(held, int) == ("." not in text)
-            yield text, SIGNED if text.startswith("-") else ATOM, 1.0 + 0.3 * (not whole) + 0.1 * len(text)
+            idle = isinstance(site.parent, ast.BinOp) and text in ("0", "1", "0.0", "1.0")
+            cost = 1.0 + 0.3 * (not whole) + 0.1 * len(text) + NOTHING * idle
+            yield text, SIGNED if text.startswith("-") else ATOM, cost
     for name, value in site.names.items():
         if is_number(value) and (value == held or 0 < abs(value) < 1 or isinstance(value, (int, np.integer))):
             yield name, ATOM, 1.5 + word_cost(name)
@@ -149,8 +156,8 @@ def name(site: Site) -> Iterator[Change]:
             yield text, ATOM, (1.2 if value.shape == np.shape(site.value) else 1.7) + word_cost(text)
         elif (is_number(value) and is_numeric(site.value)) or (is_axes(value) and is_axes(site.value)):
             yield text, ATOM, 1.3 + word_cost(text)
-        elif isinstance(value, bool) and isinstance(site.value, bool):
-            yield text, ATOM, 1.3
+        elif isinstance(site.value, bool) and (isinstance(value, bool) or is_number(value)):
+            yield text, ATOM, 1.3 if isinstance(value, bool) else 1.8
     if is_number(site.value):
         for text in counts(site):
             yield text, ATOM if "/" not in text else PRODUCT, 2.0 + 0.2 * text.count(".")

@@ -110,6 +110,15 @@ def assigned(line: Line) -> Iterator[Change]:
             yield (gap, gap + 1, "= -") if binds(node.value) >= 11 else (gap, gap + 1, "="), 9.0
 
 
+def copied_to(line: Line) -> Iterator[Change]:
+    """A name given a new array, where what it had was written into."""
+    node = line.node
+    call = node.value if isinstance(node, ast.Expr) else None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "copyto":
+        target, value = (line.source.text_of(argument) for argument in call.args[:2])
+        yield (*line.span, f"{target} = {value}"), 1.6
+
+
 def guarded(line: Line) -> Iterator[Change]:
     """Only in one mode: where a flag is in scope."""
     whole = line.alone()
@@ -163,6 +172,7 @@ def returned(line: Line) -> Iterator[Change]:
 RULES: tuple[tuple[str, Rule], ...] = (
     ("a statement left out", deleted),
     ("another assignment", assigned),
+    ("a new array", copied_to),
     ("in one mode only", guarded),
     ("another order of statements", swapped),
     ("without condition", unconditional),

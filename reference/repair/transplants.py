@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from reference.repair.site import ATOM, PRODUCT, SUM, Site, binds, combine, is_array, is_number, is_numeric
+from reference.repair.site import ATOM, POWER, PRODUCT, SUM, Site, binds, combine, is_array, is_number, is_numeric
 from reference.repair.values import MISSING
-from reference.repair.vocabulary import Change, Rule, computed
+from reference.repair.vocabulary import Change, Rule, computed, numpy_word
 
 LONG = 70  # letters of what is transplanted
+SMALL = 0.5  # an eps is less
 MANY = 60  # expressions that are looked at
 _WIDE = ("float32", "float64")
 
@@ -95,6 +96,38 @@ def one_pass(site: Site) -> Iterator[Change]:
     yield re.sub(r"\.mean\(", ".var(", inside, count=1), ATOM, 3.0
 
 
+def mean_of_squares(site: Site) -> Iterator[Change]:
+    """A variance as the mean of the squares, whose mean stays in."""
+    node = site.node
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "var":
+        return
+    method = is_array(site.seen.value(node.func.value))
+    inner = node.func.value if method else node.args[0]
+    start, end = site.source.span(node)
+    first, last = site.source.span(inner)
+    text, square = site.source.text, f"{site.text(inner, ATOM)}**2"
+    if method:
+        yield f"({square}).mean{text[site.source.span(node.func)[1] : end]}", ATOM, 2.2
+    else:
+        yield (text[start:first] + square + text[last:end]).replace(".var(", ".mean(", 1), ATOM, 2.2
+
+
+def inside_root(site: Site) -> Iterator[Change]:
+    """A small number added to a root, which belongs under it."""
+    node = site.node
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add) or not is_numeric(site.value):
+        return
+    small = site.seen.value(node.right)
+    if not is_number(small) or not 0 < small < SMALL:
+        return
+    left, eps, word = node.left, site.text(node.right, SUM), numpy_word(site)
+    if isinstance(left, ast.Call) and isinstance(left.func, ast.Attribute) and left.func.attr == "sqrt":
+        yield f"{site.text(left.func)}({site.text(left.args[0], SUM)} + {eps})", ATOM, 1.6
+    elif isinstance(left, ast.BinOp) and isinstance(left.op, ast.Pow) and site.seen.value(left.right) == 0.5:
+        yield f"({site.text(left.left, SUM)} + {eps})**0.5", POWER, 1.6
+    yield f"{word}.sqrt({site.text(left, ATOM)}**2 + {eps})", ATOM, 2.8
+
+
 def _is_square(node: ast.BinOp) -> bool:
     if isinstance(node.op, ast.Pow):
         return isinstance(node.right, ast.Constant) and node.right.value == 2
@@ -120,6 +153,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("another quotient", whole_numbers),
     ("a product of matrices", products),
     ("another variance", one_pass),
+    ("a mean of squares", mean_of_squares),
+    ("inside the root", inside_root),
     ("another dtype", cast),
 )
 

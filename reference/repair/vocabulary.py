@@ -106,6 +106,10 @@ def axis_texts(site: Site) -> Iterator[tuple[str, Any]]:
         ):
             yield inner, MISSING
         yield f"tuple(range({array}.ndim - 1))", MISSING
+        for name in site.names:
+            if name.removeprefix("self.") in ("gamma", "weight", "g") and is_array(site.names[name]):
+                yield f"tuple(range({array}.ndim - {name}.ndim))", MISSING
+                yield f"tuple(range(-{name}.ndim, 0))", MISSING
     seen: set[str] = set()
     for node in ast.walk(site.source.functions[site.key]):
         if isinstance(node, ast.keyword) and node.arg in ("axis", "axes"):

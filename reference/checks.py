@@ -4,6 +4,7 @@ This module puts the parts together; what is right is `truth`'s business, what w
 `reporting`'s.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.conventions import conventions_named
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
-from reference.fixing import FIX_SECONDS, Advice, Look, advise
+from reference.fixing import FIX_SECONDS, Advice, Request, advise, begun
 from reference.kinds import Kind
 from reference.probing import probe
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
@@ -133,7 +134,7 @@ def examine(
     """
     from reference.truth.torch_layers import one_thread  # which imports torch, if nobody has yet
 
-    with one_thread():
+    with one_thread(), contextlib.ExitStack() as ending:
         name, kind = subject.name, subject.kind
         probed = probe(subject, ndims, accept, timeout, examples, progress, dtypes)
         run, trials, discovery = probed.run, probed.trials, probed.discovery
@@ -146,6 +147,11 @@ def examine(
                 "give it more with timeout=",
                 parts_of(trials, run.untried),
             )
+        ranks, widths = tuple(ndims) if ndims else None, tuple(dtypes) if dtypes else None
+        request = Request(ranks, accept, widths, timeout, seed, fix_seconds, annotate)
+        elsewhere = begun(subject, failing, request)  # beside the random cases and the diagnosis
+        if elsewhere:
+            ending.callback(elsewhere.close)
         if examples and (minimize or not failing):
             failing += run.at_random(discovery.scope, failing, seed, examples)
         consistent = (
@@ -161,8 +167,7 @@ def examine(
             discovery = replace(discovery, not_covered=first | discovery.not_covered)
         advice = Advice()
         if failing and (fix_seconds or annotate):
-            look = Look(ndims, accept, dtypes, timeout)
-            advice = advise(subject, probed, failing, look, seed, fix_seconds, annotate)
+            advice = elsewhere.advice() if elsewhere else advise(subject, probed, failing, request)
         return Report(
             subject=name,
             like=kind.name,

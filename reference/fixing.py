@@ -45,106 +45,107 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a subject is looked at: arguments of `check`."""
+class Request:
+    """What is asked for, with the arguments of `check` under which the layer was looked at.
 
-    ndims: Sequence[int] | None
+    Attributes:
+        seconds: of search for a fix, at most; 0 for none.
+        annotate: whether to say what lines hold although a fix is found, or none is sought.
+    """
+
+    ndims: tuple[int, ...] | None
     accept: tuple[str, ...]
-    dtypes: Sequence[str] | None
+    dtypes: tuple[str, ...] | None
     timeout: float
+    seed: int
+    seconds: float
+    annotate: bool
 
-    def at(self, subject: Judged) -> Probed:
+    def probed(self, subject: Judged) -> Probed:
+        """A subject after its designed probes."""
         return probe(subject, self.ndims, self.accept, self.timeout, 0, None, self.dtypes)
 
 
-def advise(
-    subject: Judged,
-    probed: Probed,
-    failing: Sequence[Trial],
-    look: Look,
-    seed: int,
-    seconds: float,
-    annotate: bool,
-) -> Advice:
-    """What can be said of the source of a subject that fails in some trials.
+class Elsewhere:
+    """An advice that another process works on, from now on; to be closed.
 
     Args:
-        probed: the subject after its designed probes. failing: all trials that fail, random ones too. look: how it was
-            looked at. seed: of the check. seconds: of search, at most; 0 for none.
-        annotate: whether to say what its lines hold, although a fix is found, or none is sought.
+        subject: the layer, which that process loads once more. drawn: random cases in which it fails.
     """
+
+    def __init__(self, subject: Isolated, drawn: Sequence[Case], request: Request) -> None:
+        self._server, self._clock = Child("reference.fixing"), Clock(request.seconds + PROVING)
+        self._early: Advice | None = None
+        try:
+            self._server.send("open", *subject.opening)
+            self._server.send("advise", tuple(drawn), *_values(request))
+        except Ended as ended:
+            self._early = Advice(reason=f"the search ended early: its process {ended}")
+
+    def advice(self) -> Advice:
+        """What came of it; waits for that."""
+        if self._early:
+            return self._early
+        try:
+            self._server.answer(tuple[str, str], self._clock)
+            reason, fix, file, notes = self._server.answer(TEXTS, self._clock)
+            return Advice(Fix(*fix) if fix else None, reason, file, tuple(Note(*note) for note in notes))
+        except Refused as refused:
+            return Advice(reason=f"the search ended early: {refused}")
+        except Ended as ended:
+            return Advice(reason=f"the search ended early: its process {ended}")
+        except Silent:
+            return Advice(reason=f"the search took more than {self._clock.seconds:g} s")
+
+    def close(self) -> None:
+        """End the process."""
+        self._server.close()
+
+
+def begun(subject: Judged, failing: Sequence[Trial], request: Request) -> Elsewhere | None:
+    """The work on an advice, where it can be begun now: in another process, beside what is still to be done here."""
+    wanted = failing and (request.seconds or request.annotate)
+    return Elsewhere(subject, (), request) if wanted and isinstance(subject, Isolated) else None
+
+
+def advise(subject: Judged, probed: Probed, failing: Sequence[Trial], request: Request) -> Advice:
+    """What can be said of the source of a subject that fails in some trials, random ones among them."""
     drawn = [trial for trial in failing if all(trial is not other for other in probed.trials)]
     if isinstance(subject, Isolated):
-        return _elsewhere(subject, [trial.case for trial in drawn], look, seed, seconds, annotate)
+        elsewhere = Elsewhere(subject, [trial.case for trial in drawn], request)
+        try:
+            return elsewhere.advice()
+        finally:
+            elsewhere.close()
     assert isinstance(subject, InProcess)
-    return _here(subject, probed, [*probed.trials, *drawn], look, seed, seconds, annotate)
+    return _here(subject, probed, [*probed.trials, *drawn], request)
 
 
-def _here(
-    subject: InProcess,
-    probed: Probed,
-    trials: Sequence[Trial],
-    look: Look,
-    seed: int,
-    seconds: float,
-    annotate: bool,
-) -> Advice:
-    convention = probed.run.convention
-    sought = Sought()
-    if seconds:
-        sought = find_fix(subject, trials, probed.discovery, look.at, convention, seed, seconds)
-    if not annotate and (sought.fix or not seconds):
+def _here(subject: InProcess, probed: Probed, trials: Sequence[Trial], request: Request) -> Advice:
+    convention, sought = probed.run.convention, Sought()
+    if request.seconds:
+        before = probed.discovery
+        sought = find_fix(subject, trials, before, request.probed, convention, request.seed, request.seconds)
+    if not request.annotate and (sought.fix or not request.seconds):
         return Advice(sought.fix)
     file, notes = annotation.annotate(subject, trials, convention)
     return Advice(sought.fix, sought.reason, file, notes)
 
 
-def _elsewhere(
-    subject: Isolated, drawn: Sequence[Case], look: Look, seed: int, seconds: float, annotate: bool
-) -> Advice:
-    """The same in one more process."""
-    server, clock = Child("reference.fixing"), Clock(seconds + PROVING)
-    try:
-        server.send("open", *subject.opening)
-        server.answer(tuple[str, str], clock)
-        ndims, dtypes = (tuple(which) if which else None for which in (look.ndims, look.dtypes))
-        server.send("advise", tuple(drawn), ndims, look.accept, dtypes, look.timeout, seed, seconds, annotate)
-        reason, fix, file, notes = server.answer(TEXTS, clock)
-        return Advice(Fix(*fix) if fix else None, reason, file, tuple(Note(*note) for note in notes))
-    except Refused as refused:
-        return Advice(reason=f"the search ended early: {refused}")
-    except Ended as ended:
-        return Advice(reason=f"the search ended early: its process {ended}")
-    except Silent:
-        return Advice(reason=f"the search took more than {clock.seconds:g} s")
-    finally:
-        server.close()
-
-
 class Adviser(child.Served):
     """What the parent of such a process may ask for."""
 
-    def advise(
-        self,
-        drawn: Sequence[Case],
-        ndims: Sequence[int] | None,
-        accept: tuple[str, ...],
-        dtypes: Sequence[str] | None,
-        timeout: float,
-        seed: int,
-        seconds: float,
-        annotate: bool,
-    ) -> TEXTS:
-        """An advice about the subject that was opened; `drawn` are random cases in which it fails."""
-        look = Look(ndims, accept, dtypes, timeout)
-        probed = look.at(self.subject)
+    def advise(self, drawn: Sequence[Case], *values: Any) -> TEXTS:
+        """An advice about the subject that was opened; `values` are those of a `Request`."""
+        request = Request(*values)
+        probed = request.probed(self.subject)
         trials = [*probed.trials, *(judge(self.subject, case, probed.run.convention) for case in drawn)]
-        found = _here(self.subject, probed, trials, look, seed, seconds, annotate)
+        found = _here(self.subject, probed, trials, request)
         notes = tuple(_values(note) for note in found.notes)
         return found.reason, _values(found.fix) if found.fix else None, found.file, notes
 
 
-def _values(one: Fix | Note) -> tuple[Any, ...]:
+def _values(one: Fix | Note | Request) -> tuple[Any, ...]:
     return tuple(getattr(one, field.name) for field in fields(one))
 
 

@@ -26,6 +26,7 @@ from reference.truth.verdict import Trial, judge
 
 FIX_SECONDS = 10.0  # of search, by default
 PROVING = 60.0  # seconds that loading, probing and proving may take beside the search
+ENDLESS = ("never-returns", "process-ended")  # findings about a layer that is not run thousands of times
 TEXTS = tuple[str, tuple[Any, ...] | None, str, tuple[tuple[Any, ...], ...]]  # an `Advice` as its fields' fields
 
 
@@ -104,12 +105,14 @@ class Elsewhere:
 
 def begun(subject: Judged, failing: Sequence[Trial], request: Request) -> Elsewhere | None:
     """The work on an advice, where it can be begun now: in another process, beside what is still to be done here."""
-    wanted = failing and (request.seconds or request.annotate)
+    wanted = failing and not _endless(failing) and (request.seconds or request.annotate)
     return Elsewhere(subject, (), request) if wanted and isinstance(subject, Isolated) else None
 
 
 def advise(subject: Judged, probed: Probed, failing: Sequence[Trial], request: Request) -> Advice:
     """What can be said of the source of a subject that fails in some trials, random ones among them."""
+    if _endless(failing):
+        return Advice(reason="none is looked for, since some of its calls do not come back")
     drawn = [trial for trial in failing if all(trial is not other for other in probed.trials)]
     if isinstance(subject, Isolated):
         elsewhere = Elsewhere(subject, [trial.case for trial in drawn], request)
@@ -119,6 +122,10 @@ def advise(subject: Judged, probed: Probed, failing: Sequence[Trial], request: R
             elsewhere.close()
     assert isinstance(subject, InProcess)
     return _here(subject, probed, [*probed.trials, *drawn], request)
+
+
+def _endless(trials: Sequence[Trial]) -> bool:
+    return any(trial.seen.has(id) for trial in trials for id in ENDLESS)
 
 
 def _here(subject: InProcess, probed: Probed, trials: Sequence[Trial], request: Request) -> Advice:

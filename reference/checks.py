@@ -115,7 +115,16 @@ def check(
                 return probe(other, ndims, accept, timeout, 0, None, dtypes)
 
             drawn = [trial for trial in failing if all(trial is not other for other in trials)]
-            sought = find_fix(subject, [*trials, *drawn], discovery, again, run.convention, seed, fix_seconds)
+            sought = find_fix(
+                subject,
+                [*trials, *drawn],
+                discovery,
+                again,
+                run.convention,
+                seed,
+                fix_seconds,
+                [fault.id for fault in faults],
+            )
         file, lines = "", tuple[Note, ...]()
         if failing and (annotate or (fix and sought.fix is None)):
             file, lines = annotation.annotate(subject, [*trials, *failing], run.convention)

@@ -8,6 +8,7 @@ import ast
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -28,6 +29,7 @@ from reference.truth.exact import QUANTITIES
 PORTION = 8  # edits that are taken at once
 TICKETS = 5_000  # portions at most: what a pipe holds
 BEFORE_HOLES = 100  # portions that come before what is read off from values
+BEAT = 0.3  # seconds after which a child says that it is at work
 SLOWER = 6  # times as long as the layer took itself that a candidate may take
 SAMPLE = 24  # probes that tell how far an edit helps
 PARTIAL = 15  # edits that help in part whose effect on all probes is looked at, by each child
@@ -80,7 +82,7 @@ def explore(work: Work, send: Send) -> None:
     """Try edits until there are none left, or no time."""
     prepared()
     patch = Patch(work.located, work.source)
-    bench = Bench(work.subject, work.screen, patch)
+    bench = Bench(work.subject, work.screen, patch, partial(send, {"alive": True}))
     seen = bench.watch()
     touched = sensitivity(bench, seen)
     edits = ordered(bench, seen, touched, work.named)
@@ -109,7 +111,7 @@ class Attempts:
     def __init__(self, work: Work, bench: "Bench", send: Send) -> None:
         self.work, self.bench, self.send = work, bench, send
         self.done: set[tuple[Key, CodeType]] = set()
-        self.partial = 0
+        self.in_part = 0
 
     def on(self, edit: Edit) -> None:
         try:
@@ -119,10 +121,10 @@ class Attempts:
         if (edit.key, code) in self.done:
             return
         self.done.add((edit.key, code))
-        outcome = self.bench.tried(edit.key, code, self.partial < PARTIAL)
+        outcome = self.bench.tried(edit.key, code, self.in_part < PARTIAL)
         if outcome is not None:
             kind, left = outcome
-            self.partial += kind == "helps"
+            self.in_part += kind == "helps"
             self.send({kind: True, "left": left, "edit": packed(edit)})
 
 
@@ -185,7 +187,8 @@ def unpacked(entry: dict[str, Any]) -> Edit:
 class Bench:
     """The layer as it is now, and the probes that candidates are tried on."""
 
-    def __init__(self, subject: Subject, screen: Screen, patch: Patch) -> None:
+    def __init__(self, subject: Subject, screen: Screen, patch: Patch, beat: Callable[[], None] = lambda: None) -> None:
+        self._beat, self._beaten = beat, time.monotonic()
         self.subject, self.screen, self.patch = subject, screen, patch
         self.limit = 0.25
         self.base: dict[Probe, Look] = {}
@@ -198,6 +201,9 @@ class Bench:
 
     def looked(self, probe: Probe) -> Look:
         """How the layer does as it is now; one that takes too long gives nothing."""
+        if time.monotonic() - self._beaten > BEAT:
+            self._beat()  # still at work
+            self._beaten = time.monotonic()
         try:
             with limited(max(self.limit, SLOWER * probe.seconds)):
                 return look(self.subject, probe)

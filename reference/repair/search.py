@@ -15,7 +15,7 @@ from reference.repair.bench import Screen, screen_of
 from reference.repair.edits import Edit, decides
 from reference.repair.explore import TICKETS, Work
 from reference.repair.fix import fix_of
-from reference.repair.processes import Tickets, can_fork, forked, messages
+from reference.repair.processes import Tickets, can_fork, forked, is_child, messages
 from reference.repair.rounds import Round, whole
 from reference.repair.source import NoSource, Source
 from reference.repair.units import Located, locate
@@ -64,6 +64,8 @@ def find_fix(
     begun = time.monotonic()
     if not can_fork():
         return Sought(reason="fixes are looked for in a process of its own, which this platform cannot fork")
+    if is_child():
+        return Sought(reason="this is a search for a fix already")
     screen = screen_of(trials)
     if not screen.first:
         return Sought(reason="what is wrong shows in no case that is small enough to try edits on")

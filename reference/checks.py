@@ -167,7 +167,7 @@ def examine(
             discovery = replace(discovery, not_covered=first | discovery.not_covered)
         advice = Advice()
         if failing and (fix_seconds or annotate):
-            advice = elsewhere.advice() if elsewhere else advise(subject, probed, failing, request)
+            advice = elsewhere.advice() if elsewhere else advise(subject, probed, failing, faults, request)
         return Report(
             subject=name,
             like=kind.name,

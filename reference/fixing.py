@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from reference.cases.case import Case
+from reference.diagnosis.diagnose import diagnose
+from reference.diagnosis.named import NamedFault
 from reference.probing import Probed, probe
 from reference.repair import annotation
 from reference.repair.search import Sought, find_fix
@@ -109,8 +111,10 @@ def begun(subject: Judged, failing: Sequence[Trial], request: Request) -> Elsewh
     return Elsewhere(subject, (), request) if wanted and isinstance(subject, Isolated) else None
 
 
-def advise(subject: Judged, probed: Probed, failing: Sequence[Trial], request: Request) -> Advice:
-    """What can be said of the source of a subject that fails in some trials, random ones among them."""
+def advise(
+    subject: Judged, probed: Probed, failing: Sequence[Trial], faults: Sequence[NamedFault], request: Request
+) -> Advice:
+    """What can be said of the source of a subject that fails in some trials, random ones among them; and has faults."""
     if _endless(failing):
         return Advice(reason="none is looked for, since some of its calls do not come back")
     drawn = [trial for trial in failing if all(trial is not other for other in probed.trials)]
@@ -121,18 +125,22 @@ def advise(subject: Judged, probed: Probed, failing: Sequence[Trial], request: R
         finally:
             elsewhere.close()
     assert isinstance(subject, InProcess)
-    return _here(subject, probed, [*probed.trials, *drawn], request)
+    return _here(subject, probed, [*probed.trials, *drawn], faults, request)
 
 
 def _endless(trials: Sequence[Trial]) -> bool:
     return any(trial.seen.has(id) for trial in trials for id in ENDLESS)
 
 
-def _here(subject: InProcess, probed: Probed, trials: Sequence[Trial], request: Request) -> Advice:
+def _here(
+    subject: InProcess, probed: Probed, trials: Sequence[Trial], faults: Sequence[NamedFault], request: Request
+) -> Advice:
     convention, sought = probed.run.convention, Sought()
     if request.seconds:
-        before = probed.discovery
-        sought = find_fix(subject, trials, before, request.probed, convention, request.seed, request.seconds)
+        named = [fault.id for fault in faults]
+        sought = find_fix(
+            subject, trials, probed.discovery, request.probed, convention, request.seed, request.seconds, named
+        )
     if not request.annotate and (sought.fix or not request.seconds):
         return Advice(sought.fix)
     file, notes = annotation.annotate(subject, trials, convention)
@@ -147,7 +155,9 @@ class Adviser(child.Served):
         request = Request(*values)
         probed = request.probed(self.subject)
         trials = [*probed.trials, *(judge(self.subject, case, probed.run.convention) for case in drawn)]
-        found = _here(self.subject, probed, trials, request)
+        failing = [trial for trial in trials if trial.failed]
+        faults = diagnose(self.subject.kind, probed.trials, failing, probed.run.convention)
+        found = _here(self.subject, probed, trials, faults, request)
         notes = tuple(_values(note) for note in found.notes)
         return found.reason, _values(found.fix) if found.fix else None, found.file, notes
 

@@ -294,7 +294,8 @@ def test_signal_in_the_middle(folder, number, subjects):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "reference", *["slow.py:MyLayerNorm"] * subjects, "--json", "out.json"]
     command += ["--examples", "1000"]  # so many that several subjects are checked at once
-    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as running:
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background ignores it
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, **heard) as running:
         for _ in range(200):
             time.sleep(0.05)
             if (folder / "pid").exists() and (folder / "pid").read_text():

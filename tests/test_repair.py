@@ -41,6 +41,7 @@ class LayerNorm:
         inner = (d * self.xhat).mean(axis=self.axes, keepdims=True)
         return self.rstd * (d - d.mean(axis=self.axes, keepdims=True) - self.xhat * inner)
 """
+ROOT = Path(__file__).parent.parent
 QUICK: dict[str, Any] = {"ndims": (2, 3), "dtypes": ("float64",), "examples": 20, "fix": True}
 
 
@@ -351,3 +352,28 @@ def test_an_edit_that_loops_allocates_or_exits_harms_nobody(load: Loader) -> Non
     )
     report = check(load(dangerous).LayerNorm, **QUICK, fix_seconds=20.0)
     assert "(dy * self.xhat).sum(axis=lead)" in fixed(report)
+
+
+@pytest.mark.slow
+def test_an_edit_in_a_call_that_nothing_interrupts_costs_seconds_and_no_more(load: Loader) -> None:
+    """With `**` for its `*`, the number has three billion digits; both mistakes take a round over all edits."""
+    stuck = changed(WRONG, ".mean(axis=lead), dy.sum", ".mean(axis=lead) * min(1, 7 * 3 ** 20), -dy.sum")
+    report = check(load(stuck).LayerNorm, **QUICK, fix_seconds=30.0)
+    assert "(dy * self.xhat).sum(axis=lead) * min(1, 7 * 3 ** 20), dy.sum(axis=lead)" in fixed(report)
+
+
+@pytest.mark.slow
+def test_a_module_that_checks_itself_when_it_is_imported_does_so_once(tmp_path: Path) -> None:
+    """The proof executes the fixed file: what that starts must not search in turn, and not be heard."""
+    asks = (
+        "\n\nfrom reference import check\nfrom reference.repair import proof\n\nproof.RANDOM = 60\n"
+        "print('checking')\n"
+        "print(len(check(LayerNorm, ndims=(2,), dtypes=('float64',), examples=0, fix=True).fixes), 'found')\n"
+    )
+    (tmp_path / "itself.py").write_text(WRONG + asks)
+    for command in (["itself.py"], ["-c", "import itself"]):
+        run = [sys.executable, *command]
+        done = subprocess.run(
+            run, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        )
+        assert done.stdout.split("\n") == ["checking", "1 found", ""], done.stderr

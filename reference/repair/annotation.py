@@ -15,7 +15,7 @@ import numpy as np
 
 from reference.cases.case import Array, Case
 from reference.repair.bench import SMALL, limited, prepared
-from reference.repair.processes import Send, can_fork, forked, messages
+from reference.repair.processes import Send, can_fork, forked, is_child, messages
 from reference.repair.site import is_array
 from reference.repair.source import Key, NoSource, Source
 from reference.repair.units import Located, Patch, locate
@@ -50,7 +50,7 @@ def annotate(subject: InProcess, trials: Sequence[Trial], convention: Convention
         subject: a layer that is wrong. trials: how it did. convention: what it is held to.
     """
     trial = _telling(trials)
-    if trial is None or not can_fork():
+    if trial is None or not can_fork() or is_child():
         return "", ()
     try:
         located = locate(subject, [trial.case], Clock(SECONDS))

@@ -8,6 +8,7 @@ import ast
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -29,8 +30,33 @@ from reference.truth.exact import QUANTITIES
 PORTION = 8  # edits that are taken at once
 TICKETS = 5_000  # portions at most: what a pipe holds
 BEFORE_HOLES = 300  # portions that come before what is read off from values
+BEAT = 0.3  # seconds after which a child says that it is at work
 SLOWER = 6  # times as long as the layer took itself that a candidate may take
-PARTIAL = 40  # edits that help in part whose effect on all probes is looked at, by each child
+SAMPLE = 24  # probes that tell how far an edit helps
+PARTIAL = 15  # edits that help in part whose effect on all probes is looked at, by each child
+NAMED = 1.0  # how much sooner an edit comes that a named mistake points at
+HINTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # a word of such a name: what is written, kinds of edit
+    "eps": (("eps",), ()),
+    "momentum": (("momentum", "1 -"), ()),
+    "sign": ((), ("another sign", "another operator")),
+    "sum": (("sum", "mean"), ()),
+    "mean": (("mean", "sum"), ()),
+    "doubled": ((), ("another number", "left out")),
+    "gamma": (("gamma", "weight"), ()),
+    "std": (("std", "sqrt", "**"), ()),
+    "rooted": (("sqrt", "**"), ()),
+    "biased": (("- 1",), ()),
+    "unbiased": (("- 1", "ddof"), ()),
+    "axis": (("axis",), ("other axes", "other arguments")),
+    "axes": (("axis",), ("other axes", "other arguments")),
+    "missing": ((), ("a factor or a term",)),
+    "twice": ((), ("left out",)),
+    "swapped": ((), ("another order",)),
+    "accumulate": ((), ("another assignment",)),
+    "mutated": ((".copy",), ("another assignment", "a copy")),
+    "training": (("training",), ("another condition",)),
+    "eval": (("training",), ("another condition",)),
+}
 WATCHED = 3  # cases in which it is seen what everything holds
 
 
@@ -41,6 +67,7 @@ class Work:
     Attributes:
         subject: the layer. located: its live functions. source: the text from which the edits go out. screen: the probes.
         tickets: which portions of the edits are still to be tried. deadline: when to stop.
+        named: the words in the names of the mistakes that the diagnosis found.
     """
 
     subject: Subject
@@ -49,16 +76,17 @@ class Work:
     screen: Screen
     tickets: Tickets
     deadline: float
+    named: frozenset[str] = frozenset()
 
 
 def explore(work: Work, send: Send) -> None:
     """Try edits until there are none left, or no time."""
     prepared()
     patch = Patch(work.located, work.source)
-    bench = Bench(work.subject, work.screen, patch)
+    bench = Bench(work.subject, work.screen, patch, partial(send, {"alive": True}))
     seen = bench.watch()
     touched = sensitivity(bench, seen)
-    edits = [*ordered(bench, seen, touched), *rewritten(bench, seen)]
+    edits = [*ordered(bench, seen, touched, work.named), *rewritten(bench, seen)]
     holes = list(open_places(bench, seen, touched))
     first = min(BEFORE_HOLES, len(edits) // PORTION + 1)  # portions of the likeliest edits, before values are read
     send({"edits": len(edits)})
@@ -84,7 +112,7 @@ class Attempts:
     def __init__(self, work: Work, bench: "Bench", send: Send) -> None:
         self.work, self.bench, self.send = work, bench, send
         self.done: set[tuple[Key, CodeType]] = set()
-        self.partial = 0
+        self.in_part = 0
 
     def on(self, edit: Edit) -> None:
         try:
@@ -94,10 +122,10 @@ class Attempts:
         if (edit.key, code) in self.done:
             return
         self.done.add((edit.key, code))
-        outcome = self.bench.tried(edit.key, code, self.partial < PARTIAL)
+        outcome = self.bench.tried(edit.key, code, self.in_part < PARTIAL)
         if outcome is not None:
             kind, left = outcome
-            self.partial += kind == "helps"
+            self.in_part += kind == "helps"
             self.send({kind: True, "left": left, "edit": packed(edit)})
 
 
@@ -170,17 +198,23 @@ def unpacked(entry: dict[str, Any]) -> Edit:
 class Bench:
     """The layer as it is now, and the probes that candidates are tried on."""
 
-    def __init__(self, subject: Subject, screen: Screen, patch: Patch) -> None:
+    def __init__(self, subject: Subject, screen: Screen, patch: Patch, beat: Callable[[], None] = lambda: None) -> None:
+        self._beat, self._beaten = beat, time.monotonic()
         self.subject, self.screen, self.patch = subject, screen, patch
         self.limit = 0.25
         self.base: dict[Probe, Look] = {}
         seconds = timed(lambda: self.base.update({probe: self.looked(probe) for probe in screen.first}))
         self.limit = min(max(20 * seconds / max(len(screen.first), 1), 0.1), 0.5)
         shown = {(probe.case.training, look_.faults) for probe, look_ in self.base.items()}
+        step = max(1, len(screen.rest) // SAMPLE)
+        self.sample = set(screen.rest[::step])  # what helps in part is tried on these alone
         self.uniform = len(shown) == 1  # all that is wrong shows in the first probe
 
     def looked(self, probe: Probe) -> Look:
         """How the layer does as it is now; one that takes too long gives nothing."""
+        if time.monotonic() - self._beaten > BEAT:
+            self._beat()  # still at work
+            self._beaten = time.monotonic()
         try:
             with limited(max(self.limit, SLOWER * probe.seconds)):
                 return look(self.subject, probe)
@@ -238,6 +272,8 @@ class Bench:
         if not helped or (left and not wanted_in_part):
             return None
         for probe in self.screen.rest:
+            if left and probe not in self.sample:
+                continue
             now = self.looked(probe).faults
             if now - probe.faults or (now and not wanted_in_part):
                 return None
@@ -245,8 +281,11 @@ class Bench:
         return ("right", 0) if not left else ("helps", left)
 
 
-def ordered(bench: Bench, seen: Seen, touched: Touched) -> list[Edit]:
-    """All edits, the most promising first: cheap ones that touch what is wrong, and cannot touch what is right."""
+def ordered(bench: Bench, seen: Seen, touched: Touched, named: frozenset[str] = frozenset()) -> list[Edit]:
+    """All edits, the most promising first: cheap ones that touch what is wrong, and cannot touch what is right.
+
+    What the diagnosis named comes before what it did not.
+    """
     patch = bench.patch
     edits = all_edits(patch.source, seen, list(patch.units))
     numbers = {key: node_numbers(patch.source, key) for key in patch.units}
@@ -257,9 +296,19 @@ def ordered(bench: Bench, seen: Seen, touched: Touched) -> list[Edit]:
     def promise(edit: Edit) -> float:
         node = nodes[edit.key].get(edit.node)
         affected = _nearest(patch.source, touched, node) if node is not None else lines.get(edit.line)
-        return edit.cost + _distance(affected, wrong)
+        return edit.cost + _distance(affected, wrong) - NAMED * _is_named(patch.source, edit, named)
 
     return sorted(edits, key=promise)
+
+
+def _is_named(source: Source, edit: Edit, named: frozenset[str]) -> bool:
+    """Whether an edit writes, or takes away, what the name of a mistake speaks of."""
+    old = source.text[edit.start : edit.end]
+    return any(
+        edit.kind in kinds or any(edit.text.count(word) != old.count(word) for word in words)
+        for name, (words, kinds) in HINTS.items()
+        if name in named
+    )
 
 
 def _nearest(source: Source, touched: Touched, node: ast.expr | ast.AST) -> frozenset[str] | None:

@@ -197,6 +197,22 @@ def factor(site: Site) -> Iterator[Change]:
         yield f"1 - {site.text(site.node, PRODUCT)}", SUM, 1.8
 
 
+def objects(site: Site) -> Iterator[Change]:
+    """A factor or a term of things that calculate but are no arrays: nodes of a tape."""
+    held = site.value
+    if held is MISSING or type(held).__module__ == "builtins" or not hasattr(held, "__mul__") or is_numeric(held):
+        return
+    for text, value in site.names.items():
+        if type(value) is type(held):
+            product, plain = site.text(site.node, PRODUCT), site.text(site.node, SUM)
+            yield text, ATOM, 1.5
+            yield f"{text} * {site.text(site.node, PRODUCT + 1)}", PRODUCT, 2.2
+            yield f"{product} / {text}", PRODUCT, 2.4
+            yield f"{text} - {site.text(site.node, SUM + 1)}", SUM, 2.2
+            yield f"{plain} + {text}", SUM, 2.2
+            yield f"{plain} - {text}", SUM, 2.3
+
+
 def besides(site: Site) -> Iterator[Change]:
     """`n / (n - 1)` and the like, where a count is."""
     if not computed(site) or isinstance(site.node, ast.Constant):
@@ -271,6 +287,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("a power", power),
     ("another name", name),
     ("a factor or a term", factor),
+    ("a factor or a term", objects),
     ("an unbiased factor", besides),
     ("another condition", condition),
     ("another order", order),

@@ -22,9 +22,17 @@ Send = Callable[[dict[str, Any]], None]
 Task = Callable[[Send], None]
 
 
+_inside: list[int] = []  # not empty in a child
+
+
 def can_fork() -> bool:
     """Whether there is a way to run something in a process of its own, with all that is loaded here."""
     return hasattr(os, "fork") and hasattr(signal, "setitimer")
+
+
+def is_child() -> bool:
+    """Whether this process is a child of ours: it starts none itself."""
+    return bool(_inside)
 
 
 @dataclass
@@ -36,7 +44,7 @@ class Child:
     pipe: int
     text: bytes = b""
     finished: bool = False  # whether it said all that it had to say
-    status: dict[str, Any] = field(default_factory=dict)
+    heard: float = field(default_factory=time.monotonic)  # when it last said something
 
     def end(self) -> None:
         """Kill it, wait for it, and close its pipe."""
@@ -76,7 +84,8 @@ def forked(name: str, task: Task) -> Child:
 
 
 def _become_a_child() -> None:
-    """Nothing that is done here is seen or heard outside."""
+    """Nothing that is done here is seen or heard outside, and no file is written to."""
+    _inside.append(os.getpid())
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, 0)
     sys.settrace(None)
@@ -92,6 +101,7 @@ def _become_a_child() -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def _size() -> int:
@@ -117,6 +127,7 @@ def messages(children: list[Child], deadline: float) -> Iterator[tuple[Child, di
                 yield children[0], {"waiting": True}
             for key, _ in ready:
                 child = key.data
+                child.heard = time.monotonic()
                 piece = os.read(child.pipe, 1 << 16)
                 *lines, child.text = (child.text + piece).split(b"\n")
                 for line in lines:

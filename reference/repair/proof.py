@@ -81,7 +81,7 @@ def _again(claim: Claim) -> Any:
     factory = claim.subject.factory
     name, qualname = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "<")
     old = sys.modules.get(name or "")
-    if old is None or "<" in qualname or getattr(old, "__file__", None) != claim.source.filename:
+    if old is None or name == "__main__" or "<" in qualname or getattr(old, "__file__", None) != claim.source.filename:
         return None
     if _named(old, qualname) is not factory:
         return None

@@ -13,6 +13,7 @@ from reference.repair.processes import Child, forked, messages
 WORKERS = 2
 GRACE = (0.15, 0.35)  # seconds, and the share of the time so far, in which a better edit may come after the first
 PATIENCE = 0.45  # the share of the time left in which one that makes everything right may come after one that helps
+SILENCE = 3.0  # seconds after which a child is given up
 CRASHES = 6  # children that may be lost before a round ends
 
 
@@ -32,41 +33,45 @@ class Round:
         self._edits = self._portions = self._crashes = self._counted = 0
         self._known: set[str] = set()
         self._seconds = 0.0
+        self._end = work.deadline
+        self._helped = 0
 
     def go_on(self) -> None:
         """Try on until there is something, or nothing left."""
-        children = [forked("search", partial(explore, self.work)) for _ in range(WORKERS)]
-        begun, helped = time.monotonic(), len(self.helps)
-        end = self.work.deadline
-        try:
-            while children:
-                lost: list[Child] = []
-                ended = 0
-                for child, message in messages(children, end):
-                    now = time.monotonic()
-                    if message is None:
-                        ended += 1
-                        lost += [] if child.finished else [child]
-                        continue
-                    self._take(message)
-                    spent = self._seconds + now - begun
-                    if self.right:
-                        end = min(end, now + GRACE[0] + GRACE[1] * spent)
-                    elif len(self.helps) > helped:
-                        end = min(end, begun + PATIENCE * (self.work.deadline - begun))
-                    if now > end and (self.right or len(self.helps) > helped):
-                        break
+        begun, wanted = time.monotonic(), WORKERS
+        self._end, self._helped = self.work.deadline, len(self.helps)
+        while wanted and time.monotonic() < self._end:
+            children = [forked("search", partial(explore, self.work)) for _ in range(wanted)]
+            try:
+                wanted = self._listen(children, begun)
+            finally:
                 for child in children:
                     child.end()
-                self.over = ended == len(children) and not lost
-                self._crashes += len(lost)
-                again = lost and self._crashes <= CRASHES and time.monotonic() < end
-                self.over |= bool(lost) and self._crashes > CRASHES
-                children = [forked("search", partial(explore, self.work)) for _ in lost] if again else []
-        finally:
-            for child in children:
-                child.end()
-            self._seconds += time.monotonic() - begun
+            self._crashes += wanted
+            if self._crashes > CRASHES:
+                self.over, wanted = True, 0
+        self._seconds += time.monotonic() - begun
+
+    def _listen(self, children: list[Child], begun: float) -> int:
+        """Take what children say until it is enough; how many have to be started anew, because they were lost."""
+        ended = lost = 0
+        for child, message in messages(children, self._end):
+            now = time.monotonic()
+            if message is None:
+                ended += 1
+                lost += not child.finished
+                continue
+            self._take(message)
+            if self.right:
+                self._end = min(self._end, now + GRACE[0] + GRACE[1] * (self._seconds + now - begun))
+            elif len(self.helps) > self._helped:
+                self._end = min(self._end, begun + PATIENCE * (self.work.deadline - begun))
+            if now > self._end:
+                return 0
+            if any(now - other.heard > SILENCE and not other.finished for other in children):
+                return sum(not other.finished for other in children)  # one is in a call that no signal ends
+        self.over = ended == len(children) and not lost
+        return lost
 
     def count(self) -> int:
         """How many edits have been tried since this was last asked."""

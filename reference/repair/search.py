@@ -15,7 +15,7 @@ from reference.repair.bench import Screen, screen_of
 from reference.repair.edits import Edit, decides
 from reference.repair.explore import TICKETS, Work
 from reference.repair.fix import fix_of
-from reference.repair.processes import Tickets, can_fork, forked, messages
+from reference.repair.processes import Tickets, can_fork, forked, is_child, messages
 from reference.repair.rounds import Round, whole
 from reference.repair.source import NoSource, Source
 from reference.repair.units import Located, locate
@@ -27,6 +27,7 @@ from reference.truth.convention import TORCH, Convention
 from reference.truth.exact import QUANTITIES
 from reference.truth.verdict import Trial
 
+SECOND = 0.6  # the share of the time left in which a second edit is looked for, before the rest of the first ones
 DEPTH = 4  # edits that one fix may have
 LEISURE = 2.5  # seconds after which no second fix is proved beside the first
 PROOFS = 6  # candidates of one round whose proof is tried
@@ -50,6 +51,7 @@ def find_fix(
     convention: Convention = TORCH,
     seed: int = 0,
     seconds: float = 10.0,
+    named: Sequence[str] = (),
 ) -> Sought:
     """Look for a change of the layer's own source with which the whole verdict passes.
 
@@ -57,10 +59,13 @@ def find_fix(
         subject: a layer that is wrong. trials: how it did in the designed cases. before: what it takes.
         examine: the first half of a check, for the proof. convention: what it is held to.
         seed: of the check. seconds: of search, at most.
+        named: the ids of the mistakes that the diagnosis found.
     """
     begun = time.monotonic()
     if not can_fork():
         return Sought(reason="fixes are looked for in a process of its own, which this platform cannot fork")
+    if is_child():
+        return Sought(reason="this is a search for a fix already")
     screen = screen_of(trials)
     if not screen.first:
         return Sought(reason="what is wrong shows in no case that is small enough to try edits on")
@@ -69,8 +74,11 @@ def find_fix(
     except NoSource as error:
         return Sought(reason=str(error))
     sound = frozenset(trial.case for trial in trials if not trial.failed)
+    words = frozenset(word for id in named for word in id.split("-"))
     hazards = frozenset(finding.id for trial in trials for finding in trial.hazards)
-    search = Search(subject, located, screen, before, hazards, sound, examine, seed, convention, begun, begun + seconds)
+    search = Search(
+        subject, located, screen, before, hazards, sound, examine, seed, convention, begun, begun + seconds, words
+    )
     found = search.run()
     taken = time.monotonic() - begun
     if found is not None:
@@ -93,20 +101,21 @@ class Search:
     convention: Convention
     begun: float
     deadline: float
+    words: frozenset[str] = frozenset()
     edits: int = 0
     late: bool = False
     unproved: int = 0
 
     def run(self) -> Fix | None:
         """The fix, or None."""
-        return self._from(self.located.source, DEPTH)
+        return self._from(self.located.source, DEPTH, self.deadline)
 
-    def _from(self, source: Source, depth: int) -> Fix | None:
+    def _from(self, source: Source, depth: int, deadline: float) -> Fix | None:
         """Search all edits of a text; where one makes it better, those of the better text first, then the rest."""
         tried: set[tuple[int, int, str]] = set()
-        round_ = Round(Work(self.subject, self.located, source, self.screen, Tickets(TICKETS), self.deadline))
+        round_ = Round(Work(self.subject, self.located, source, self.screen, Tickets(TICKETS), deadline, self.words))
         try:
-            while not round_.over and time.monotonic() < self.deadline:
+            while not round_.over and time.monotonic() < deadline:
                 round_.go_on()
                 self.edits += round_.count()
                 fix = self._proved(source, round_.right)
@@ -117,7 +126,9 @@ class Search:
                 if better and depth > 1:
                     _, best = min(better, key=lambda entry: (entry[0], entry[1].cost))
                     tried.add(best.places[0])
-                    fix = self._from(source.edited(best.applied(source.text)), depth - 1)
+                    now = time.monotonic()
+                    part = deadline if round_.over else now + SECOND * (deadline - now)
+                    fix = self._from(source.edited(best.applied(source.text)), depth - 1, part)
                     if fix is not None:
                         return fix
                 elif round_.over:

@@ -15,6 +15,7 @@ import numpy as np
 
 from reference.cases.case import Array, Case
 from reference.repair.bench import SMALL, limited, prepared
+from reference.repair.fix import shown_name
 from reference.repair.processes import Send, can_fork, forked, is_child, messages
 from reference.repair.site import is_array
 from reference.repair.source import Key, NoSource, Source
@@ -67,7 +68,7 @@ def annotate(subject: InProcess, trials: Sequence[Trial], convention: Convention
         child.end()
     lines = located.source.text.splitlines()
     notes = [replace(note, code=lines[note.line - 1].strip()) for note in notes if 0 < note.line <= len(lines)]
-    return located.source.filename, tuple(sorted(notes, key=lambda note: note.line))
+    return shown_name(located.source), tuple(sorted(notes, key=lambda note: note.line))
 
 
 def annotated(text: str, notes: Sequence[Note]) -> str:

@@ -12,6 +12,7 @@ from reference.reporting.headline import alternatives, consistency, fix_heading,
 from reference.reporting.result import CheckResult, Counterexample, Fix
 
 GREEN, RED, AMBER = "#188038", "#c5221f", "#b06000"  # behind white letters
+ADDED, REMOVED = "#2a9d4a", "#e0524a"  # letters on white or black
 RULE = "1px solid rgba(128, 128, 128, 0.4)"
 CELL = "padding: 1px 12px 1px 0; background: transparent; border: none; white-space: nowrap; font-size: inherit; "
 CODE = "font-family: monospace; white-space: pre-wrap; background: transparent; color: inherit; "
@@ -99,7 +100,7 @@ def _fault(fault: NamedFault) -> str:
 
 def _fix(fix: Fix) -> str:
     """The diff, each line in its colour."""
-    colours = {"+": GREEN, "-": RED}
+    colours = {"+": ADDED, "-": REMOVED}
     lines = []
     for line in fix.diff.splitlines():
         colour = f' style="color: {colours[line[0]]}"' if line[:1] in colours else ""
@@ -115,7 +116,7 @@ def _annotation(report: CheckResult) -> str:
     """The lines of the layer's file with what they hold, those that hold something else in red."""
     lines = []
     for note in report.notes_on_source:
-        colour = f' style="color: {RED}"' if note.departs else ""
+        colour = f' style="color: {REMOVED}"' if note.departs else ""
         lines.append(f"{note.line:>5}  {escape(note.code)}  <span{colour}># {escape(note.text)}</span>")
     return (
         f'<div style="margin-top: 10px"><b>what the lines of {escape(report.annotated_file)} hold in a failing case</b></div>'

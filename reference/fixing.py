@@ -6,7 +6,7 @@ comes back from there is text, as from any process of a subject.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn
 
 from reference.cases.case import Case
@@ -135,16 +135,26 @@ def _endless(trials: Sequence[Trial]) -> bool:
 def _here(
     subject: InProcess, probed: Probed, trials: Sequence[Trial], faults: Sequence[NamedFault], request: Request
 ) -> Advice:
+    kept = tuple(fault.id for fault in faults if fault.kind == "convention")
+    mistakes = [fault.id for fault in faults if fault.id not in kept]
+    if kept and mistakes:  # what is only another choice than torch's stays as it is
+        request = replace(request, accept=(*request.accept, *kept))
+        held = request.probed(subject)
+        drawn = [trial.case for trial in trials if all(trial is not other for other in probed.trials)]
+        again = [*held.trials, *(judge(subject, case, held.run.convention) for case in drawn)]
+        if any(trial.failed for trial in again):
+            probed, trials = held, again
     convention, sought = probed.run.convention, Sought()
     if request.seconds:
-        named = [fault.id for fault in faults]
+        named = mistakes or kept
         sought = find_fix(
             subject, trials, probed.discovery, request.probed, convention, request.seed, request.seconds, named
         )
-    if not request.annotate and (sought.fix or not request.seconds):
-        return Advice(sought.fix)
+    fix = sought.fix and replace(sought.fix, conventions=kept if mistakes else ())
+    if not request.annotate and (fix or not request.seconds):
+        return Advice(fix)
     file, notes = annotation.annotate(subject, trials, convention)
-    return Advice(sought.fix, sought.reason, file, notes)
+    return Advice(fix, sought.reason, file, notes)
 
 
 class Adviser(child.Served):

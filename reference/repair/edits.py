@@ -148,9 +148,13 @@ def twins(source: Source, edits: list[Edit]) -> Iterator[Edit]:
             yield _together(apart)
         elif len(apart) > ALIKE:
             for line in sorted({edit.line for edit in apart}):
-                here = [edit for edit in apart if edit.line == line]
-                if 2 <= len(here) <= ALIKE:
-                    yield _together(here)
+                for last in (
+                    line,
+                    line + 1,
+                ):  # in one line, or in two that follow each other, as those of dgamma and dbeta
+                    here = [edit for edit in apart if line <= edit.line <= last]
+                    if 2 <= len(here) <= ALIKE and (last == line or {edit.line for edit in here} == {line, last}):
+                        yield _together(here)
         outer = [edit for edit in group if not any(_overlap(edit, other) and _inside(edit, other) for other in group)]
         for line in sorted({edit.line for edit in outer}) if len(outer) < len(group) else ():
             here = [edit for edit in outer if edit.line == line]

@@ -110,6 +110,9 @@ def axis_texts(site: Site) -> Iterator[tuple[str, Any]]:
             if name.removeprefix("self.") in ("gamma", "weight", "g") and is_array(site.names[name]):
                 yield f"tuple(range({array}.ndim - {name}.ndim))", MISSING
                 yield f"tuple(range(-{name}.ndim, 0))", MISSING
+            if "shape" in name and isinstance(site.names[name], tuple):
+                yield f"tuple(range({array}.ndim - len({name})))", MISSING
+                yield f"tuple(range(-len({name}), 0))", MISSING
     seen: set[str] = set()
     for node in ast.walk(site.source.functions[site.key]):
         if isinstance(node, ast.keyword) and node.arg in ("axis", "axes"):

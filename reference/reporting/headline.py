@@ -61,7 +61,8 @@ def label(fault: NamedFault) -> str:
 def fix_heading(fix: Fix) -> str:
     """What a fix is worth, and where it is."""
     lines = f"line {fix.line}" if fix.line == fix.end_line else f"lines {fix.line} to {fix.end_line}"
-    return f"fix, {lines} (with it all {fix.cases} cases agree)"
+    kept = f", but for {', '.join(fix.conventions)}" if fix.conventions else ""
+    return f"fix, {lines} (with it all {fix.cases} cases agree{kept})"
 
 
 def consistency(result: CheckResult) -> str:

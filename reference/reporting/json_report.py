@@ -89,6 +89,7 @@ def _fix(fix: Fix) -> dict[str, Any]:
         "quantities": list(fix.quantities),
         "cases": fix.cases,
         "also": fix.also,
+        "conventions": list(fix.conventions),
     }
 
 

@@ -100,6 +100,7 @@ class Fix:
         quantities: that were wrong and are right with it.
         cases: how many it was proved on.
         also: another way to fix it on the same line, if there is a plain one.
+        conventions: of the layer, which it keeps and was held to.
     """
 
     file: str
@@ -114,6 +115,7 @@ class Fix:
     quantities: tuple[str, ...]
     cases: int
     also: str = ""
+    conventions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

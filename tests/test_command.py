@@ -301,6 +301,7 @@ SUBJECT = {
     "subject": str, "like": str, "passed": bool, "cases": int, "not_covered": dict, "quantities": dict, "faults": list,
     "backward_is_derivative_of_forward": (bool, type(None)), "counterexample": (dict, type(None)),
     "accepted": list, "notes": list, "hazards": list, "read_as": list, "incomplete": str,
+    "fixes": list, "not_fixed": str, "annotation": list,
 }  # fmt: skip
 FIGURES = {
     "passed": bool,

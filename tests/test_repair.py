@@ -1,6 +1,7 @@
 """Fixes: from a wrong layer to a diff that is right, whatever the file looks like; and plain sentences where there is none."""
 
 import importlib.util
+import json
 import linecache
 import os
 import subprocess
@@ -102,6 +103,14 @@ def test_the_fix_of_a_sum_for_a_mean_is_the_mean(load: Loader) -> None:
     assert fix.quantities == ("dx",)
     assert fix.cases > 60
     assert Path(fix.file).name == "mine.py"
+
+
+def test_json_has_the_fix(load: Loader) -> None:
+    report = check(load(changed(LAYER, "dy.sum(axis=lead)", "dy.mean(axis=lead)")).LayerNorm, **QUICK)
+    (entry,) = json.loads(json.dumps(report.to_dict()))["fixes"]
+    keys = ["file", "line", "end_line", "before", "after", "diff", "source", "quantities", "cases", "also"]
+    assert list(entry) == keys
+    assert (entry["line"], entry["quantities"], entry["source"]) == (16, ["dbeta"], LAYER)
 
 
 def test_a_right_layer_gets_no_fix_and_no_excuse(load: Loader) -> None:

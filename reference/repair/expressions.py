@@ -185,9 +185,11 @@ def factor(site: Site) -> Iterator[Change]:
             tight = f"({text})" if "/" in text else text
             yield f"{product} * {tight}", PRODUCT, 2.0 + cost
             yield f"{product} / {tight}", PRODUCT, 2.0 + cost
+            yield f"{tight} / {site.text(site.node, PRODUCT + 1)}", PRODUCT, 2.4 + cost
         if parent_op not in (ast.Add, ast.Sub):
             yield f"{plain} + {text}", SUM, 2.2 + cost
             yield f"{plain} - {text}", SUM, 2.2 + cost
+            yield f"{text} - {site.text(site.node, SUM + 1)}", SUM, 2.5 + cost
     if not inner:
         for text in ("2", "0.5"):
             yield f"{text} * {product}", PRODUCT, 2.2

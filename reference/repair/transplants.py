@@ -6,12 +6,27 @@ A row of `RULES` as in `expressions`. Runs nothing.
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from reference.repair.site import ATOM, POWER, PRODUCT, SUM, Site, binds, combine, is_array, is_number, is_numeric
-from reference.repair.values import MISSING
+from reference.repair.site import (
+    ATOM,
+    POWER,
+    PRODUCT,
+    SUM,
+    Site,
+    binds,
+    combine,
+    is_array,
+    is_axes,
+    is_number,
+    is_numeric,
+)
+from reference.repair.source import FUNCTIONS, Source
+from reference.repair.values import Seen
 from reference.repair.vocabulary import Change, Rule, computed, numpy_word
 
 LONG = 70  # letters of what is transplanted
@@ -159,32 +174,54 @@ RULES: tuple[tuple[str, Rule], ...] = (
 )
 
 
-def _others(site: Site, whole: bool = False) -> Iterator[tuple[ast.expr, Any]]:
-    """The computed expressions of the function whose names are all in scope here, each text once."""
-    seen: set[str] = {site.own}
-    found = 0
-    for node in ast.walk(site.source.functions[site.key]):
-        if not isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)):
+@dataclass(frozen=True, eq=False)
+class Written:
+    """An expression that stands somewhere in the file.
+
+    Attributes:
+        node: of the tree. value: what it held. text: of it. names: the variables that it needs. home: its function's node.
+    """
+
+    node: ast.expr
+    value: Any
+    text: str
+    names: frozenset[str]
+    home: ast.AST
+
+
+@lru_cache(maxsize=4)
+def _written(source: Source, seen: Seen) -> tuple[Written, ...]:
+    """The computed expressions of the file that ran, in the order of the text; once for all sites."""
+    found = []
+    for node, values in seen.values.items():
+        if not isinstance(node, (ast.BinOp, ast.Call, ast.Subscript)) or not is_numeric(values[0]):
             continue
-        value = site.seen.value(node)
-        if value is MISSING or not (
-            is_number(value) and isinstance(value, (int, np.integer)) if whole else is_numeric(value)
+        inner = list(ast.walk(node))
+        text = source.text_of(node)
+        if (
+            len(text) > LONG
+            or "\n" in text
+            or any(isinstance(n, (ast.Lambda, ast.ListComp, ast.GeneratorExp)) for n in inner)
         ):
             continue
-        text = site.text(node)
-        if text in seen or len(text) > LONG or "\n" in text or not _in_scope(site, node):
+        variables = [n for n in inner if isinstance(n, ast.Name)]
+        names = {n.id for n in variables if is_numeric(seen.value(n)) or is_axes(seen.value(n))}
+        home = next(above for above in source.ancestors(node) if isinstance(above, FUNCTIONS))
+        found.append(Written(node, values[0], text, frozenset(names), home))
+    return tuple(found)
+
+
+def _others(site: Site, whole: bool = False) -> Iterator[tuple[ast.expr, Any]]:
+    """The computed expressions of the file whose names are all in scope here, each text once, the function's own first."""
+    known: set[str] = {site.own}
+    own = site.source.functions[site.key]
+    entries = _written(site.source, site.seen)
+    for entry in (*(e for e in entries if e.home is own), *(e for e in entries if e.home is not own)):
+        if whole and not (is_number(entry.value) and isinstance(entry.value, (int, np.integer))):
             continue
-        seen.add(text)
-        found += 1
-        if found > MANY:
+        if entry.text in known or not all(name in site.names for name in entry.names):
+            continue
+        known.add(entry.text)
+        if len(known) > MANY:
             return
-        yield node, value
-
-
-def _in_scope(site: Site, node: ast.expr) -> bool:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Name) and is_numeric(site.seen.value(inner)) and inner.id not in site.names:
-            return False
-        if isinstance(inner, (ast.Lambda, ast.ListComp, ast.GeneratorExp)):
-            return False
-    return True
+        yield entry.node, entry.value

@@ -108,7 +108,19 @@ def test_the_fix_of_a_sum_for_a_mean_is_the_mean(load: Loader) -> None:
 def test_json_has_the_fix(load: Loader) -> None:
     report = check(load(changed(LAYER, "dy.sum(axis=lead)", "dy.mean(axis=lead)")).LayerNorm, **QUICK)
     (entry,) = json.loads(json.dumps(report.to_dict()))["fixes"]
-    keys = ["file", "line", "end_line", "before", "after", "diff", "source", "quantities", "cases", "also"]
+    keys = [
+        "file",
+        "line",
+        "end_line",
+        "before",
+        "after",
+        "diff",
+        "source",
+        "quantities",
+        "cases",
+        "also",
+        "conventions",
+    ]
     assert list(entry) == keys
     assert (entry["line"], entry["quantities"], entry["source"]) == (16, ["dbeta"], LAYER)
 

@@ -26,6 +26,8 @@ ROOMS = (
     "fixing",
     "checks",
     "testing",
+    "by_name",
+    "configuration",
     "command",
     "__main__",
 )

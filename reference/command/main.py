@@ -7,7 +7,6 @@ What is slow to import (torch, Hypothesis) is imported when a subject is checked
 
 import argparse
 import contextlib
-import gc
 import importlib.util
 import io
 import os
@@ -16,24 +15,26 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from multiprocessing import active_children, get_context
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from reference.by_name import NOT_CHECKED, Asked, importing, outcome_of
 from reference.command.parser import names_of, parser
+from reference.configuration import configuration_for
 from reference.kinds import KINDS
 from reference.reporting.files import stream_of
-from reference.subjects.guard import Clock, describe, printable, seconds_for
-from reference.subjects.loading import ALL, Unusable, parts_of
-from reference.subjects.reading import Refused
+from reference.subjects.guard import describe, printable
+from reference.subjects.loading import Unusable
 
 DEFAULT = tuple(f"npnorm:{name}" for name in KINDS)
 MANY = 1000  # random cases a subject from which several subjects share the cores
-NOT_CHECKED = (Unusable, Refused, ValueError, TypeError)  # what ends a subject, with a text for the user
 
 
 class _Output(Console):
@@ -44,13 +45,10 @@ class _Output(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_importing: list[threading.Thread] = []  # the one that imports torch, beside the work
-
-
 def run() -> NoReturn:
     """The command as the process that it is."""
     code = main()
-    if any(thread.is_alive() for thread in _importing):
+    if any(thread.is_alive() for thread in importing):
         # interrupted, or refused at once: the interpreter must not be taken down while a thread imports C++
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -99,27 +97,10 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     _refuse_unwritable(options)
     if any(path is not None and stream_of(path) == 1 for path in (options.json, options.plot)):
         console = errors  # what a program reads from standard output must be that alone
-    work: dict[str, Any] = {
-        "like": options.like,
-        "examples": options.examples,
-        "seed": options.seed,
-        "accept": [id for item in options.accept for id in item.split(",") if id],
-        "channels_last": options.channels_last,
-        "ndims": options.ndims,
-        "timeout": options.timeout,
-        "strict": options.strict,
-        "dtypes": options.dtypes,
-        "fix_seconds": 0.0 if options.no_fix_search or options.script else options.fix_seconds,
-        "annotate": options.annotate,
-    }
-    try:
-        work["names"] = names_of(options.names)
-    except ValueError as error:
-        raise Unusable(str(error)) from error
     reports: list[Any] = []
     refused: dict[str, str] = {}
     unwritten: OSError | None = None  # what came of printing; the files are written all the same
-    for subject, outcome in _outcomes(options.subjects or list(DEFAULT), work, errors):
+    for subject, outcome in _outcomes(_asked(options), options.examples, errors):
         if isinstance(outcome, str):
             _say(errors, outcome)
             refused[subject] = outcome
@@ -137,6 +118,39 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     if not all(report.passed for report in reports):
         return 1
     return 2 if refused else 0
+
+
+def _asked(options: argparse.Namespace) -> list[Asked]:
+    """The subjects that were named, or those of pyproject.toml, or npnorm's; what is typed goes before what is configured.
+
+    Raises:
+        Unusable: an option or the configuration is not what it should be.
+    """
+    try:
+        names = names_of(options.names)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
+    typed = {
+        "like": options.like,
+        "accept": [id for item in options.accept for id in item.split(",") if id],
+        "names": names,
+        "channels_last": options.channels_last,
+        "ndims": options.ndims,
+        "dtypes": options.dtypes,
+        "strict": options.strict,
+        "timeout": options.timeout,
+    }
+    rest = {
+        "examples": options.examples,
+        "seed": options.seed,
+        "fix_seconds": 0.0 if options.no_fix_search or options.script else options.fix_seconds,
+        "annotate": options.annotate,
+    }
+    rest |= {option: value for option, value in typed.items() if value}
+    configured = configuration_for(Path.cwd())
+    found = [configured.asked(subject) for subject in options.subjects] or configured.subjects
+    found = found or [Asked(subject, subject, configured.defaults) for subject in DEFAULT]
+    return [replace(one, options={**one.options, **rest}) for one in found]
 
 
 def _say(errors: Console, text: str) -> None:
@@ -172,26 +186,24 @@ def _write_fixes(report: Any, errors: Console) -> None:
         _say(errors, told)
 
 
-def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) -> Iterator[tuple[str, Any]]:
+def _outcomes(asked: Sequence[Asked], examples: int, errors: Console) -> Iterator[tuple[str, Any]]:
     """Each subject with its report, or with the reason why there is none; many cases of several share the cores."""
-    from reference.subjects.process.isolated import layers_in
-
-    named: list[str] = []
-    for subject in subjects:
+    named: list[Asked] = []
+    for one in asked:
         try:
-            named += layers_in(subject, Clock(work["timeout"] or 60.0)) if parts_of(subject)[1] == ALL else (subject,)
+            named += one.each()
         except NOT_CHECKED as error:
-            yield subject, str(error)
-    if len(named) > 1 and work["examples"] >= MANY:
+            yield one.shown, str(error)
+    if len(named) > 1 and examples >= MANY:
         with _pool(min(len(named), os.cpu_count() or 1)) as pool:
-            waiting = [(subject, pool.submit(outcome_of, subject, work)) for subject in named]
-            for subject, future in waiting:
-                yield subject, future.result()
+            waiting = [(one, pool.submit(outcome_of, one)) for one in named]
+            for one, future in waiting:
+                yield one.shown, future.result()
         return
-    for subject in named:
-        with _progress(errors, subject) as progress:
-            outcome = outcome_of(subject, work, progress)
-        yield subject, outcome
+    for one in named:
+        with _progress(errors, one.shown) as progress:
+            outcome = outcome_of(one, progress)
+        yield one.shown, outcome
 
 
 @contextlib.contextmanager
@@ -205,45 +217,6 @@ def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
             for process in active_children():
                 process.kill()
             raise
-
-
-def outcome_of(subject: str, work: dict[str, Any], progress: Callable[[int, int], None] | None = None) -> Any:
-    """The report on a subject, or the reason why there is none."""
-    from reference.subjects.process.isolated import Isolated
-
-    work = dict(work)
-    like, names, channels_last = work.pop("like"), work.pop("names"), work.pop("channels_last")
-    name = parts_of(subject)[1] if subject.startswith("npnorm:") else subject
-    try:
-        with Isolated(subject, like, channels_last, names, name) as isolated:
-            # torch takes a second to import, in which the subject's process gets to its first cases
-            _begin_to_import_torch()
-            work["timeout"] = work["timeout"] or seconds_for(work["examples"])
-            clock = Clock(work["timeout"])
-            kind = isolated.open(clock)
-            isolated.begin(work["ndims"], work["dtypes"])
-            from reference.checks import examine, validated  # waits for torch
-
-            checked = ("examples", "accept", "ndims", "dtypes", "timeout")
-            work["accept"] = validated(kind, **{option: work[option] for option in checked})
-            return examine(isolated, minimize=True, progress=progress, **work)
-    except NOT_CHECKED as error:
-        return str(error)
-
-
-def _begin_to_import_torch() -> None:
-    if not _importing:
-        _importing.append(threading.Thread(target=_import_torch, daemon=True))
-        _importing[0].start()
-
-
-def _import_torch() -> None:
-    """In a thread, so that it does not hold up what needs no torch; without looking for garbage, of which there is none."""
-    gc.disable()
-    with contextlib.suppress(ImportError):  # said where it is needed
-        importlib.import_module("reference.truth.torch_layers")
-    gc.freeze()  # nor later: what was imported stays
-    gc.enable()
 
 
 # --- the process and its output ---------------------------------------------------------------------------------------

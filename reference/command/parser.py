@@ -4,12 +4,8 @@ import argparse
 from pathlib import Path
 
 from reference.cases.case import DTYPES
+from reference.configuration import NAMES
 from reference.kinds import KINDS
-
-NAMES = (  # what a layer's own words can be said for
-    *("gamma", "beta", "dgamma", "dbeta", "running_mean", "running_var", "forward", "backward", "training"),
-    *dict.fromkeys(keyword for kind in KINDS.values() for keyword in kind.keywords),
-)
 
 FIX_SECONDS = 10.0
 
@@ -18,7 +14,8 @@ SUBJECT is package.module:Name or path/file.py:Name, a class or factory that tak
 forward(x), backward(dy), gamma, beta, dgamma, dbeta (BatchNorm: training, running_mean, running_var too); or
 path/file.py:forward_function+backward_function, (x, gamma, beta, ...) -> (y, cache) and (dy, cache) -> gradients.
 Other names are found where only one thing fits, and the report says so; --names says them outright.
-Without one, npnorm's own layers are checked. Errors are in unit roundoffs (u) of each number's natural scale.
+Without one, those of [tool.normcheck] in the nearest pyproject.toml are checked, or else npnorm's own.
+Errors are in unit roundoffs (u) of each number's natural scale.
 
 exit code: 0 everything agrees, 1 something is wrong, 2 it could not be checked"""
 

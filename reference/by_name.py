@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from reference.kinds import Kind, kind_in, kind_named
 from reference.subjects.guard import Clock, seconds_for
 from reference.subjects.loading import ALL, Unusable, parts_of
 from reference.subjects.reading import Refused
@@ -57,6 +58,21 @@ class Asked:
             found = layers_in(self.where, Clock(self.options.get("timeout") or LOADING))
         for where in found:
             yield replace(self, where=where, shown=f"{parts_of(self.shown)[0]}:{parts_of(where)[1]}")
+
+    def kind(self) -> Kind:
+        """The kind of layer that it is: as its options say, or its name; else it is loaded and asked.
+
+        Raises:
+            Unusable, Refused, ValueError, TypeError: that cannot be told.
+        """
+        from reference.subjects.process.isolated import Isolated
+
+        like = self.options.get("like")
+        told = kind_named(like) if like else kind_in(parts_of(self.where)[1])
+        if told is not None:
+            return told
+        with self._importable(), Isolated(self.where, name=self.name) as isolated:
+            return isolated.open(Clock(self.options.get("timeout") or LOADING))
 
     @contextlib.contextmanager
     def _importable(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from reference.by_name import NOT_CHECKED, Asked, importing, outcome_of
+from reference.command.baseline import Baseline
 from reference.command.parser import names_of, parser
 from reference.configuration import configuration_for
 from reference.kinds import KINDS
@@ -97,14 +98,21 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     _refuse_unwritable(options)
     if any(path is not None and stream_of(path) == 1 for path in (options.json, options.plot)):
         console = errors  # what a program reads from standard output must be that alone
+    baseline = _baseline(options)
     reports: list[Any] = []
     refused: dict[str, str] = {}
+    without_record: list[str] = []
     unwritten: OSError | None = None  # what came of printing; the files are written all the same
     for subject, outcome in _outcomes(_asked(options), options.examples, errors):
         if isinstance(outcome, str):
             _say(errors, outcome)
             refused[subject] = outcome
             continue
+        if baseline:
+            outcome, untold = _held(outcome, baseline, options)
+            if untold:
+                _say(errors, untold)
+                without_record.append(outcome.subject)
         try:
             show(outcome, console, errors, options, first=not reports)
         except OSError as error:
@@ -113,11 +121,44 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         if options.fix:
             _write_fixes(outcome, errors)
     _write(options, reports, refused)
+    if baseline and options.update_baseline:
+        _update(baseline, reports, options, errors)
     if unwritten:
         raise unwritten
     if not all(report.passed for report in reports):
         return 1
-    return 2 if refused else 0
+    return 2 if refused or without_record else 0
+
+
+def _baseline(options: argparse.Namespace) -> Baseline | None:
+    if options.baseline is None:
+        if options.update_baseline:
+            raise Unusable("Expected --baseline FILE with --update-baseline but got none")
+        return None
+    return Baseline(options.baseline, new=options.update_baseline)
+
+
+def _held(report: Any, baseline: Baseline, options: argparse.Namespace) -> tuple[Any, str]:
+    """A report that also says what got worse; and why that cannot be told, if it cannot."""
+    if options.update_baseline:
+        return report, ""
+    try:
+        worse = baseline.held(report, options.examples, options.seed)
+    except Unusable as error:
+        return report, str(error)
+    return replace(report, regressions=worse, passed=report.passed and not worse), ""
+
+
+def _update(baseline: Baseline, reports: list[Any], options: argparse.Namespace, errors: Console) -> None:
+    for report in reports:
+        if report.passed and not report.incomplete:
+            baseline.record(report, options.examples, options.seed)
+        else:
+            _say(errors, f"{report.subject} is not recorded: {'not all was tried' if report.passed else 'it fails'}")
+    try:
+        baseline.write()
+    except OSError as error:
+        raise Unusable(f"{baseline.path} cannot be written: {error.strerror}") from error
 
 
 def _asked(options: argparse.Namespace) -> list[Asked]:
@@ -274,7 +315,7 @@ def _progress(errors: Console, subject: str) -> Iterator[Callable[[int, int], No
 
 def _refuse_unwritable(options: argparse.Namespace) -> None:
     """Find out before the work what would spoil its end."""
-    for flag, path in (("--json", options.json), ("--plot", options.plot)):
+    for flag, path in (("--json", options.json), ("--plot", options.plot), ("--baseline", options.baseline)):
         if path is not None and (not path.parent.is_dir() or path.is_dir()):
             raise Unusable(f"Expected a file in an existing folder for {flag} but got {path}")
     if options.plot is not None:

@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
                        f"fix, at most (default {FIX_SECONDS:g}); its proof takes some more")  # fmt: skip
     found.add_argument("--annotate", action="store_true", help="say what the layer's lines hold in a failing case, "
                        "also where a fix is found")  # fmt: skip
+    found.add_argument("--baseline", type=Path, metavar="FILE", help="hold each quantity's worst error, and the number of "
+                       "cases, against what they were")  # fmt: skip
+    found.add_argument("--update-baseline", action="store_true", help="write them there instead")
     found.add_argument("--faults", action="store_true", help="print the dictionary of mistakes")
     found.add_argument("--explain", metavar="ID", help="print one entry of it")
     found.add_argument("--version", action="version", version=f"%(prog)s {_version()}")

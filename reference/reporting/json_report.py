@@ -39,6 +39,7 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
         "hazards": [_fault(fault) for fault in result.hazards],
         "read_as": list(result.read_as),
         "incomplete": result.incomplete,
+        "regressions": list(result.regressions),
         "fixes": [_fix(fix) for fix in result.fixes],
         "not_fixed": result.not_fixed,
         "annotation": [

@@ -103,7 +103,7 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     refused: dict[str, str] = {}
     without_record: list[str] = []
     unwritten: OSError | None = None  # what came of printing; the files are written all the same
-    for subject, outcome in _outcomes(_asked(options), options.examples, errors):
+    for subject, outcome in _outcomes(_asked(options), options, errors):
         if isinstance(outcome, str):
             _say(errors, outcome)
             refused[subject] = outcome
@@ -227,7 +227,7 @@ def _write_fixes(report: Any, errors: Console) -> None:
         _say(errors, told)
 
 
-def _outcomes(asked: Sequence[Asked], examples: int, errors: Console) -> Iterator[tuple[str, Any]]:
+def _outcomes(asked: Sequence[Asked], options: argparse.Namespace, errors: Console) -> Iterator[tuple[str, Any]]:
     """Each subject with its report, or with the reason why there is none; many cases of several share the cores."""
     named: list[Asked] = []
     for one in asked:
@@ -235,7 +235,8 @@ def _outcomes(asked: Sequence[Asked], examples: int, errors: Console) -> Iterato
             named += one.each()
         except NOT_CHECKED as error:
             yield one.shown, str(error)
-    if len(named) > 1 and examples >= MANY:
+    named = _part(named, options.shard)
+    if len(named) > 1 and options.examples >= MANY:
         with _pool(min(len(named), os.cpu_count() or 1)) as pool:
             waiting = [(one, pool.submit(outcome_of, one)) for one in named]
             for one, future in waiting:
@@ -245,6 +246,12 @@ def _outcomes(asked: Sequence[Asked], examples: int, errors: Console) -> Iterato
         with _progress(errors, one.shown) as progress:
             outcome = outcome_of(one, progress)
         yield one.shown, outcome
+
+
+def _part(named: list[Asked], shard: tuple[int, int] | None) -> list[Asked]:
+    """The subjects of one shard: every n-th, so that those of one file, which take about as long, are spread."""
+    which, count = shard or (1, 1)
+    return named[which - 1 :: count]
 
 
 @contextlib.contextmanager

@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
                        f"fix, at most (default {FIX_SECONDS:g}); its proof takes some more")  # fmt: skip
     found.add_argument("--annotate", action="store_true", help="say what the layer's lines hold in a failing case, "
                        "also where a fix is found")  # fmt: skip
+    found.add_argument("--shard", type=_shard, metavar="2/5", help="check the second fifth of the subjects alone")
     found.add_argument("--baseline", type=Path, metavar="FILE", help="hold each quantity's worst error, and the number of "
                        "cases, against what they were")  # fmt: skip
     found.add_argument("--update-baseline", action="store_true", help="write them there instead")
@@ -99,6 +100,14 @@ def _count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"expected a number of at least 0 but got {text!r}")
     return value
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Which of how many."""
+    which, slash, count = text.partition("/")
+    if not (slash and which.isdecimal() and count.isdecimal() and 1 <= int(which) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected a part of all subjects, as 2/5, but got {text!r}")
+    return int(which), int(count)
 
 
 def _seconds(text: str) -> float:

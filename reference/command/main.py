@@ -20,19 +20,21 @@ from importlib.metadata import version
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
 from reference.by_name import NOT_CHECKED, Asked, importing, outcome_of
-from reference.command.baseline import Baseline
 from reference.command.parser import names_of, parser
 from reference.configuration import configuration_for
 from reference.kinds import KINDS
 from reference.reporting.files import stream_of
 from reference.subjects.guard import describe, printable
 from reference.subjects.loading import Unusable
+
+if TYPE_CHECKING:  # they need the dictionary, which `--help` can do without
+    from reference.command.baseline import Baseline
 
 DEFAULT = tuple(f"npnorm:{name}" for name in KINDS)
 MANY = 1000  # random cases a subject from which several subjects share the cores
@@ -103,10 +105,12 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     refused: dict[str, str] = {}
     without_record: list[str] = []
     unwritten: OSError | None = None  # what came of printing; the files are written all the same
-    for subject, outcome in _outcomes(_asked(options), options, errors):
+    outcomes: list[tuple[Asked, Any]] = []
+    for asked, outcome in _outcomes(_asked(options), options, errors):
         if isinstance(outcome, str):
             _say(errors, outcome)
-            refused[subject] = outcome
+            refused[asked.shown] = outcome
+            outcomes.append((asked, outcome))
             continue
         if baseline:
             outcome, untold = _held(outcome, baseline, options)
@@ -118,9 +122,12 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         except OSError as error:
             unwritten, console.quiet = error, True
         reports.append(outcome)
+        outcomes.append((asked, outcome))
         if options.fix:
             _write_fixes(outcome, errors)
     _write(options, reports, refused)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        _tell_github(outcomes, reports, refused, errors)
     if baseline and options.update_baseline:
         _update(baseline, reports, options, errors)
     if unwritten:
@@ -130,15 +137,28 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     return 2 if refused or without_record else 0
 
 
-def _baseline(options: argparse.Namespace) -> Baseline | None:
+def _tell_github(
+    outcomes: list[tuple[Asked, Any]], reports: list[Any], refused: dict[str, str], errors: Console
+) -> None:
+    """Annotations, which GitHub reads from either stream: from this one, since the other may be a file."""
+    from reference.command import github
+
+    for line in github.commands(outcomes):
+        errors.print(printable(line, errors.encoding, most=len(line) * 10), markup=False, soft_wrap=True, emoji=False)
+    github.append_summary(reports, refused)
+
+
+def _baseline(options: argparse.Namespace) -> "Baseline | None":
     if options.baseline is None:
         if options.update_baseline:
             raise Unusable("Expected --baseline FILE with --update-baseline but got none")
         return None
+    from reference.command.baseline import Baseline
+
     return Baseline(options.baseline, new=options.update_baseline)
 
 
-def _held(report: Any, baseline: Baseline, options: argparse.Namespace) -> tuple[Any, str]:
+def _held(report: Any, baseline: "Baseline", options: argparse.Namespace) -> tuple[Any, str]:
     """A report that also says what got worse; and why that cannot be told, if it cannot."""
     if options.update_baseline:
         return report, ""
@@ -149,7 +169,7 @@ def _held(report: Any, baseline: Baseline, options: argparse.Namespace) -> tuple
     return replace(report, regressions=worse, passed=report.passed and not worse), ""
 
 
-def _update(baseline: Baseline, reports: list[Any], options: argparse.Namespace, errors: Console) -> None:
+def _update(baseline: "Baseline", reports: list[Any], options: argparse.Namespace, errors: Console) -> None:
     for report in reports:
         if report.passed and not report.incomplete:
             baseline.record(report, options.examples, options.seed)
@@ -227,25 +247,25 @@ def _write_fixes(report: Any, errors: Console) -> None:
         _say(errors, told)
 
 
-def _outcomes(asked: Sequence[Asked], options: argparse.Namespace, errors: Console) -> Iterator[tuple[str, Any]]:
+def _outcomes(asked: Sequence[Asked], options: argparse.Namespace, errors: Console) -> Iterator[tuple[Asked, Any]]:
     """Each subject with its report, or with the reason why there is none; many cases of several share the cores."""
     named: list[Asked] = []
     for one in asked:
         try:
             named += one.each()
         except NOT_CHECKED as error:
-            yield one.shown, str(error)
+            yield one, str(error)
     named = _part(named, options.shard)
     if len(named) > 1 and options.examples >= MANY:
         with _pool(min(len(named), os.cpu_count() or 1)) as pool:
             waiting = [(one, pool.submit(outcome_of, one)) for one in named]
             for one, future in waiting:
-                yield one.shown, future.result()
+                yield one, future.result()
         return
     for one in named:
         with _progress(errors, one.shown) as progress:
             outcome = outcome_of(one, progress)
-        yield one.shown, outcome
+        yield one, outcome
 
 
 def _part(named: list[Asked], shard: tuple[int, int] | None) -> list[Asked]:

@@ -127,8 +127,10 @@ def _begin_to_import_torch() -> None:
 
 def _import_torch() -> None:
     """In a thread, so that it does not hold up what needs no torch; without looking for garbage, of which there is none."""
+    collects = gc.isenabled()
     gc.disable()
     with contextlib.suppress(ImportError):  # said where it is needed
         importlib.import_module("reference.truth.torch_layers")
     gc.freeze()  # nor later: what was imported stays
-    gc.enable()
+    if collects:
+        gc.enable()

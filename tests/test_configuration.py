@@ -164,6 +164,15 @@ def test_every_option_of_a_subject_can_be_configured():
     assert OPTIONS.keys() == wanted
 
 
+def test_example_of_the_readme_is_one(project):
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", readme, flags=re.S | re.M)
+    found = configuration_for(project(example))
+    assert [one.shown for one in found.subjects] == ["my_layers.py:MyLayerNorm", "my_layers.py:MyBatchNorm"]
+    listed = re.search(r"each with its options \((.*?);", " ".join(readme.split()))[1]
+    assert set(re.findall(r"`(\w+)`", listed)) == OPTIONS.keys()
+
+
 def test_files_of_others_are_none_of_our_business(project):
     """A broken one above, and a nearer one that says nothing of us: the nearest that does counts."""
     folder = project(TWO)

@@ -3,15 +3,19 @@
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from reference.by_name import Asked
 from reference.command import github
 from reference.command.main import main
+from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.named import NamedFault
 from reference.reporting.github import Place, annotations, command, summary
 from reference.reporting.result import CheckResult, Figures, Fix, Note
+
+ROOT = Path(__file__).parent.parent
 
 LAYERS = """\
 import npnorm
@@ -87,6 +91,13 @@ def test_command_is_read_by_github_as_it_was_said(text):
     assert "\n" not in line
     assert "\r" not in line
     assert read(line) == ("error", {"file": "src/a,b.py", "line": "3", "title": text}, text)
+
+
+def test_readme_shows_such_a_command():
+    (shown,) = re.findall(r"^(::error .*) \.\.\.$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+    id = "dx-gamma-outside-means"
+    said = command("error", Place("my_layers.py", 19), f"my_layers.py:MyLayerNorm dx: {id}", FAULTS[id].summary)
+    assert said.startswith(shown)
 
 
 def test_mistake_is_an_error_on_its_line_and_all_else_a_warning_on_the_layer():

@@ -120,3 +120,13 @@ def test_ci_holds_npnorm_to_its_baseline():
     assert (ROOT / options.baseline).is_file()
     assert not options.update_baseline
     assert options.subjects == [], "all that npnorm has"
+
+
+def test_each_night_the_slow_tests_run_and_other_cases_are_drawn():
+    nightly = ROOT / ".github" / "workflows" / "nightly.yml"
+    commands = list(commands_of(nightly))
+    assert 'pytest -m "slow or not slow"' in commands, "the mutants of the kernel among them"
+    assert any("--hypothesis-profile=soak" in line for line in commands)
+    assert any("tests.soak" in line and "--seed $GITHUB_RUN_NUMBER" in line for line in commands)
+    (slow,) = read(nightly)["jobs"].values()
+    assert slow["steps"][-1]["env"] == {"CI": "false"}, "the profile `ci` draws the same cases each time"

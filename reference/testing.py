@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from typing import Any, NoReturn
 
@@ -82,13 +82,16 @@ def parametrize_with_checks(
         name = name_of(layer)
         if f"{name}-random" in checks:
             raise ValueError(f"Expected layers of different names but got two {name}")
-        of_layer = _Layer(layer, kind_of(name, like or attribute(layer, "like")), name, examples, options).checks()
+        kind = kind_of(name, like or attribute(layer, "like"))
+        examined = partial(check, layer, kind.name, **{**options, "name": name, "examples": examples})
+        more = f"print(reference.check({name}, {kind.name!r}{', ...' if options else ''}))"
+        of_layer = LayerChecks(kind, name, examples, options, examined, more).checks()
         checks |= of_layer
         groups |= dict.fromkeys(of_layer, name)
     reasons = _reasons(expected_failures or {}, checks)
     parameters = []
     for id, run in checks.items():
-        marks = [*_group(groups[id])]
+        marks = [*group_of(groups[id])]
         if id in reasons:
             marks.append(pytest.mark.xfail(reason=reasons[id], strict=True))
         parameters.append(pytest.param(run, id=id, marks=marks))
@@ -116,7 +119,7 @@ def _reasons(expected_failures: Mapping[str, str], checks: Iterable[str]) -> dic
     return found
 
 
-def _group(name: str) -> Iterable[Any]:
+def group_of(name: str) -> Iterable[Any]:
     """The mark by which pytest-xdist sends all checks of a layer to one worker; none where pytest does not know it."""
     import pytest
 
@@ -129,14 +132,20 @@ def _group(name: str) -> Iterable[Any]:
 
 
 @dataclass(repr=False)
-class _Layer:
-    """One layer, run once, and its checks by id."""
+class LayerChecks:
+    """One layer, run once, and its checks by id.
 
-    layer: Any
+    Attributes:
+        kind: of layer. name: with which the ids begin. examples: random cases. options: the others of `check`.
+        run: gives its report. more: what to type for the whole report.
+    """
+
     kind: Kind
     name: str
     examples: int
     options: Mapping[str, Any]
+    run: Callable[[], Report]
+    more: str
 
     def checks(self) -> dict[str, Callable[[], None]]:
         """Refuses options that cannot be meant; runs nothing yet."""
@@ -160,9 +169,8 @@ class _Layer:
     @cached_property
     def outcome(self) -> Report | Refused:
         """The report, or why there is none."""
-        options = dict(self.options) | {"name": self.name, "examples": self.examples}
         try:
-            return check(self.layer, self.kind.name, **options)
+            return self.run()
         except Refused as error:
             return error
 
@@ -214,7 +222,7 @@ class _Layer:
 
     def fail(self, report: Report, quantity: str = "", seen: Iterable[str] = ()) -> NoReturn:
         __tracebackhide__ = True
-        raise AssertionError(as_failure(report, _more(report, self.options), quantity, list(seen)))
+        raise AssertionError(as_failure(report, self.more, quantity, list(seen)))
 
     def skip(self, why: str) -> NoReturn:
         import pytest

@@ -26,6 +26,9 @@ ROOMS = (
     "fixing",
     "checks",
     "testing",
+    "by_name",
+    "configuration",
+    "plugin",
     "command",
     "__main__",
 )
@@ -46,12 +49,17 @@ THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use 
     "reference.run": {"hypothesis"},
     "reference.repair": {"numpy"},
     "reference.testing": {"pytest"},
+    "reference.plugin": {"pytest"},
     "reference.command": {"rich"},
 }
 ON_TOP = {"reference.__main__", "npnorm.lab.__main__"}  # used by the tests alone
 LAZY = {"mpmath", "matplotlib", "pytest", "hypothesis", "torch"}  # imported inside functions, where they are needed
 STRATEGIES = "reference.cases.strategies"  # but here, which is itself imported where it is needed
-AT_ONCE = {STRATEGIES, "reference.truth.torch_layers"}  # and the verdict's one way to torch
+AT_ONCE = {
+    STRATEGIES,
+    "reference.truth.torch_layers",
+    "reference.plugin",
+}  # the verdict's one way to torch; pytest's own
 
 
 class Import(NamedTuple):

@@ -252,6 +252,16 @@ def test_the_sums_of_many_tiles_do_not_drift(cut: Callable[..., None]) -> None:
     assert max(errors.values()) <= 16, errors
 
 
+@pytest.mark.parametrize("name", ["GroupNorm", "LayerNorm"])
+def test_the_gradients_of_many_parts_do_not_drift(name: str, cut: Callable[..., None]) -> None:
+    """The same where the parts hold their statistics whole, and share gamma and beta alone."""
+    cut(TILE=1 << 6)
+    shape = (6000, 8, 2, 2)
+    x = np.random.default_rng(12).normal(size=shape).astype("float32")
+    errors = worst_errors(name, shape, build(name, shape, "float32"), x, np.full_like(x, 0.7))
+    assert max(errors.values()) <= 16, errors
+
+
 @pytest.mark.usefixtures("small_tiles")
 def test_an_infinity_is_the_mean_of_its_channel() -> None:
     """And y of that channel is NaN; the channels beside it, in the same part or not, do not notice."""

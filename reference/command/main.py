@@ -7,7 +7,6 @@ What is slow to import (torch, Hypothesis) is imported when a subject is checked
 
 import argparse
 import contextlib
-import gc
 import importlib.util
 import io
 import os
@@ -16,24 +15,29 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from multiprocessing import active_children, get_context
+from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from reference.by_name import NOT_CHECKED, Asked, importing, outcome_of
 from reference.command.parser import names_of, parser
+from reference.configuration import configuration_for
 from reference.kinds import KINDS
 from reference.reporting.files import stream_of
-from reference.subjects.guard import Clock, describe, printable, seconds_for
-from reference.subjects.loading import ALL, Unusable, parts_of
-from reference.subjects.reading import Refused
+from reference.subjects.guard import describe, printable
+from reference.subjects.loading import Unusable
+
+if TYPE_CHECKING:  # they need the dictionary, which `--help` can do without
+    from reference.command.baseline import Baseline
 
 DEFAULT = tuple(f"npnorm:{name}" for name in KINDS)
 MANY = 1000  # random cases a subject from which several subjects share the cores
-NOT_CHECKED = (Unusable, Refused, ValueError, TypeError)  # what ends a subject, with a text for the user
 
 
 class _Output(Console):
@@ -44,13 +48,10 @@ class _Output(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_importing: list[threading.Thread] = []  # the one that imports torch, beside the work
-
-
 def run() -> NoReturn:
     """The command as the process that it is."""
     code = main()
-    if any(thread.is_alive() for thread in _importing):
+    if any(thread.is_alive() for thread in importing):
         # interrupted, or refused at once: the interpreter must not be taken down while a thread imports C++
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -99,44 +100,118 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     _refuse_unwritable(options)
     if any(path is not None and stream_of(path) == 1 for path in (options.json, options.plot)):
         console = errors  # what a program reads from standard output must be that alone
-    work: dict[str, Any] = {
-        "like": options.like,
-        "examples": options.examples,
-        "seed": options.seed,
-        "accept": [id for item in options.accept for id in item.split(",") if id],
-        "channels_last": options.channels_last,
-        "ndims": options.ndims,
-        "timeout": options.timeout,
-        "strict": options.strict,
-        "dtypes": options.dtypes,
-        "fix_seconds": 0.0 if options.no_fix_search or options.script else options.fix_seconds,
-        "annotate": options.annotate,
-    }
-    try:
-        work["names"] = names_of(options.names)
-    except ValueError as error:
-        raise Unusable(str(error)) from error
+    baseline = _baseline(options)
     reports: list[Any] = []
     refused: dict[str, str] = {}
+    without_record: list[str] = []
     unwritten: OSError | None = None  # what came of printing; the files are written all the same
-    for subject, outcome in _outcomes(options.subjects or list(DEFAULT), work, errors):
+    outcomes: list[tuple[Asked, Any]] = []
+    for asked, outcome in _outcomes(_asked(options), options, errors):
         if isinstance(outcome, str):
             _say(errors, outcome)
-            refused[subject] = outcome
+            refused[asked.shown] = outcome
+            outcomes.append((asked, outcome))
             continue
+        if baseline:
+            outcome, untold = _held(outcome, baseline, options)
+            if untold:
+                _say(errors, untold)
+                without_record.append(outcome.subject)
         try:
             show(outcome, console, errors, options, first=not reports)
         except OSError as error:
             unwritten, console.quiet = error, True
         reports.append(outcome)
+        outcomes.append((asked, outcome))
         if options.fix:
             _write_fixes(outcome, errors)
     _write(options, reports, refused)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        _tell_github(outcomes, reports, refused, errors)
+    if baseline and options.update_baseline:
+        _update(baseline, reports, options, errors)
     if unwritten:
         raise unwritten
     if not all(report.passed for report in reports):
         return 1
-    return 2 if refused else 0
+    return 2 if refused or without_record else 0
+
+
+def _tell_github(
+    outcomes: list[tuple[Asked, Any]], reports: list[Any], refused: dict[str, str], errors: Console
+) -> None:
+    """Annotations, which GitHub reads from either stream: from this one, since the other may be a file."""
+    from reference.command import github
+
+    for line in github.commands(outcomes):
+        errors.print(printable(line, errors.encoding, most=len(line) * 10), markup=False, soft_wrap=True, emoji=False)
+    github.append_summary(reports, refused)
+
+
+def _baseline(options: argparse.Namespace) -> "Baseline | None":
+    if options.baseline is None:
+        if options.update_baseline:
+            raise Unusable("Expected --baseline FILE with --update-baseline but got none")
+        return None
+    from reference.command.baseline import Baseline
+
+    return Baseline(options.baseline, new=options.update_baseline)
+
+
+def _held(report: Any, baseline: "Baseline", options: argparse.Namespace) -> tuple[Any, str]:
+    """A report that also says what got worse; and why that cannot be told, if it cannot."""
+    if options.update_baseline:
+        return report, ""
+    try:
+        worse = baseline.held(report, options.examples, options.seed)
+    except Unusable as error:
+        return report, str(error)
+    return replace(report, regressions=worse, passed=report.passed and not worse), ""
+
+
+def _update(baseline: "Baseline", reports: list[Any], options: argparse.Namespace, errors: Console) -> None:
+    for report in reports:
+        if report.passed and not report.incomplete:
+            baseline.record(report, options.examples, options.seed)
+        else:
+            _say(errors, f"{report.subject} is not recorded: {'not all was tried' if report.passed else 'it fails'}")
+    try:
+        baseline.write()
+    except OSError as error:
+        raise Unusable(f"{baseline.path} cannot be written: {error.strerror}") from error
+
+
+def _asked(options: argparse.Namespace) -> list[Asked]:
+    """The subjects that were named, or those of pyproject.toml, or npnorm's; what is typed goes before what is configured.
+
+    Raises:
+        Unusable: an option or the configuration is not what it should be.
+    """
+    try:
+        names = names_of(options.names)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
+    typed = {
+        "like": options.like,
+        "accept": [id for item in options.accept for id in item.split(",") if id],
+        "names": names,
+        "channels_last": options.channels_last,
+        "ndims": options.ndims,
+        "dtypes": options.dtypes,
+        "strict": options.strict,
+        "timeout": options.timeout,
+    }
+    rest = {
+        "examples": options.examples,
+        "seed": options.seed,
+        "fix_seconds": 0.0 if options.no_fix_search or options.script else options.fix_seconds,
+        "annotate": options.annotate,
+    }
+    rest |= {option: value for option, value in typed.items() if value}
+    configured = configuration_for(Path.cwd())
+    found = [configured.asked(subject) for subject in options.subjects] or configured.subjects
+    found = found or [Asked(subject, subject, configured.defaults) for subject in DEFAULT]
+    return [replace(one, options={**one.options, **rest}) for one in found]
 
 
 def _say(errors: Console, text: str) -> None:
@@ -172,26 +247,31 @@ def _write_fixes(report: Any, errors: Console) -> None:
         _say(errors, told)
 
 
-def _outcomes(subjects: Sequence[str], work: dict[str, Any], errors: Console) -> Iterator[tuple[str, Any]]:
+def _outcomes(asked: Sequence[Asked], options: argparse.Namespace, errors: Console) -> Iterator[tuple[Asked, Any]]:
     """Each subject with its report, or with the reason why there is none; many cases of several share the cores."""
-    from reference.subjects.process.isolated import layers_in
-
-    named: list[str] = []
-    for subject in subjects:
+    named: list[Asked] = []
+    for one in asked:
         try:
-            named += layers_in(subject, Clock(work["timeout"] or 60.0)) if parts_of(subject)[1] == ALL else (subject,)
+            named += one.each()
         except NOT_CHECKED as error:
-            yield subject, str(error)
-    if len(named) > 1 and work["examples"] >= MANY:
+            yield one, str(error)
+    named = _part(named, options.shard)
+    if len(named) > 1 and options.examples >= MANY:
         with _pool(min(len(named), os.cpu_count() or 1)) as pool:
-            waiting = [(subject, pool.submit(outcome_of, subject, work)) for subject in named]
-            for subject, future in waiting:
-                yield subject, future.result()
+            waiting = [(one, pool.submit(outcome_of, one)) for one in named]
+            for one, future in waiting:
+                yield one, future.result()
         return
-    for subject in named:
-        with _progress(errors, subject) as progress:
-            outcome = outcome_of(subject, work, progress)
-        yield subject, outcome
+    for one in named:
+        with _progress(errors, one.shown) as progress:
+            outcome = outcome_of(one, progress)
+        yield one, outcome
+
+
+def _part(named: list[Asked], shard: tuple[int, int] | None) -> list[Asked]:
+    """The subjects of one shard: every n-th, so that those of one file, which take about as long, are spread."""
+    which, count = shard or (1, 1)
+    return named[which - 1 :: count]
 
 
 @contextlib.contextmanager
@@ -205,45 +285,6 @@ def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
             for process in active_children():
                 process.kill()
             raise
-
-
-def outcome_of(subject: str, work: dict[str, Any], progress: Callable[[int, int], None] | None = None) -> Any:
-    """The report on a subject, or the reason why there is none."""
-    from reference.subjects.process.isolated import Isolated
-
-    work = dict(work)
-    like, names, channels_last = work.pop("like"), work.pop("names"), work.pop("channels_last")
-    name = parts_of(subject)[1] if subject.startswith("npnorm:") else subject
-    try:
-        with Isolated(subject, like, channels_last, names, name) as isolated:
-            # torch takes a second to import, in which the subject's process gets to its first cases
-            _begin_to_import_torch()
-            work["timeout"] = work["timeout"] or seconds_for(work["examples"])
-            clock = Clock(work["timeout"])
-            kind = isolated.open(clock)
-            isolated.begin(work["ndims"], work["dtypes"])
-            from reference.checks import examine, validated  # waits for torch
-
-            checked = ("examples", "accept", "ndims", "dtypes", "timeout")
-            work["accept"] = validated(kind, **{option: work[option] for option in checked})
-            return examine(isolated, minimize=True, progress=progress, **work)
-    except NOT_CHECKED as error:
-        return str(error)
-
-
-def _begin_to_import_torch() -> None:
-    if not _importing:
-        _importing.append(threading.Thread(target=_import_torch, daemon=True))
-        _importing[0].start()
-
-
-def _import_torch() -> None:
-    """In a thread, so that it does not hold up what needs no torch; without looking for garbage, of which there is none."""
-    gc.disable()
-    with contextlib.suppress(ImportError):  # said where it is needed
-        importlib.import_module("reference.truth.torch_layers")
-    gc.freeze()  # nor later: what was imported stays
-    gc.enable()
 
 
 # --- the process and its output ---------------------------------------------------------------------------------------
@@ -301,7 +342,7 @@ def _progress(errors: Console, subject: str) -> Iterator[Callable[[int, int], No
 
 def _refuse_unwritable(options: argparse.Namespace) -> None:
     """Find out before the work what would spoil its end."""
-    for flag, path in (("--json", options.json), ("--plot", options.plot)):
+    for flag, path in (("--json", options.json), ("--plot", options.plot), ("--baseline", options.baseline)):
         if path is not None and (not path.parent.is_dir() or path.is_dir()):
             raise Unusable(f"Expected a file in an existing folder for {flag} but got {path}")
     if options.plot is not None:

@@ -4,12 +4,8 @@ import argparse
 from pathlib import Path
 
 from reference.cases.case import DTYPES
+from reference.configuration import NAMES
 from reference.kinds import KINDS
-
-NAMES = (  # what a layer's own words can be said for
-    *("gamma", "beta", "dgamma", "dbeta", "running_mean", "running_var", "forward", "backward", "training"),
-    *dict.fromkeys(keyword for kind in KINDS.values() for keyword in kind.keywords),
-)
 
 FIX_SECONDS = 10.0
 
@@ -18,7 +14,8 @@ SUBJECT is package.module:Name or path/file.py:Name, a class or factory that tak
 forward(x), backward(dy), gamma, beta, dgamma, dbeta (BatchNorm: training, running_mean, running_var too); or
 path/file.py:forward_function+backward_function, (x, gamma, beta, ...) -> (y, cache) and (dy, cache) -> gradients.
 Other names are found where only one thing fits, and the report says so; --names says them outright.
-Without one, npnorm's own layers are checked. Errors are in unit roundoffs (u) of each number's natural scale.
+Without one, those of [tool.normcheck] in the nearest pyproject.toml are checked, or else npnorm's own.
+Errors are in unit roundoffs (u) of each number's natural scale.
 
 exit code: 0 everything agrees, 1 something is wrong, 2 it could not be checked"""
 
@@ -60,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
                        f"fix, at most (default {FIX_SECONDS:g}); its proof takes some more")  # fmt: skip
     found.add_argument("--annotate", action="store_true", help="say what the layer's lines hold in a failing case, "
                        "also where a fix is found")  # fmt: skip
+    found.add_argument("--shard", type=_shard, metavar="2/5", help="check the second fifth of the subjects alone")
+    found.add_argument("--baseline", type=Path, metavar="FILE", help="hold each quantity's worst error, and the number of "
+                       "cases, against what they were")  # fmt: skip
+    found.add_argument("--update-baseline", action="store_true", help="write them there instead")
     found.add_argument("--faults", action="store_true", help="print the dictionary of mistakes")
     found.add_argument("--explain", metavar="ID", help="print one entry of it")
     found.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
@@ -99,6 +100,14 @@ def _count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"expected a number of at least 0 but got {text!r}")
     return value
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Which of how many."""
+    which, slash, count = text.partition("/")
+    if not (slash and which.isdecimal() and count.isdecimal() and 1 <= int(which) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected a part of all subjects, as 2/5, but got {text!r}")
+    return int(which), int(count)
 
 
 def _seconds(text: str) -> float:

@@ -71,5 +71,6 @@ def cleaned(result: R, encoding: str = "utf-8") -> R:
         fixes=tuple(map(clean_fix, result.fixes)),
         not_fixed=clean(result.not_fixed),
         notes_on_source=tuple(replace(n, text=clean(n.text), code=clean(n.code)) for n in result.notes_on_source),
+        regressions=tuple(map(clean, result.regressions)),
         annotated_file=printable(result.annotated_file, encoding, NAME),
     )

@@ -37,6 +37,9 @@ def headline(result: CheckResult) -> str:
         left_out = " of what could be tried" if result.not_covered else ""
         incomplete = f" (in the time {result.incomplete})" if result.incomplete else ""
         return f"all{left_out} agrees with torch.nn, within rounding{incomplete}"
+    if result.regressions and not result.faults:
+        lost = ", ".join(text.partition(" ")[0] for text in result.regressions)
+        return f"right, and worse than its baseline ({lost})"
     if not result.faults:
         return f"not everything was tried: {result.incomplete}"
     wrong = [name for name, figures in result.quantities.items() if not figures.passed]

@@ -11,6 +11,8 @@ from reference.diagnosis.named import NamedFault
 from reference.reporting.files import write_file
 from reference.reporting.result import CheckResult, Fix
 
+DIGITS = 3
+
 
 def as_dict(result: CheckResult) -> dict[str, Any]:
     """The report as the JSON of one subject."""
@@ -39,6 +41,7 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
         "hazards": [_fault(fault) for fault in result.hazards],
         "read_as": list(result.read_as),
         "incomplete": result.incomplete,
+        "regressions": list(result.regressions),
         "fixes": [_fix(fix) for fix in result.fixes],
         "not_fixed": result.not_fixed,
         "annotation": [
@@ -94,8 +97,13 @@ def _fix(fix: Fix) -> dict[str, Any]:
 
 
 def _number(value: float) -> float:
-    """JSON has no infinity: the largest number in its place, which is beyond any tolerance too."""
-    return value if isfinite(value) else float_info.max
+    """Three digits, as in the text; JSON has no infinity: the largest number in its place, beyond any tolerance too.
+
+    On one machine all digits are the same each time, whatever the hash seed and the number of threads. But an error is
+    made of single roundings: where the layer adds up in BLAS, another kernel (`OPENBLAS_CORETYPE`, another machine) gives
+    another one, so that digits beyond these would say more than is known, and fill diffs.
+    """
+    return float(f"{value:.{DIGITS}g}") if isfinite(value) else float_info.max
 
 
 def as_json(

@@ -152,6 +152,7 @@ class CheckResult:
         parts: the designed cases, apart by quantity, dtype and rank. behaviour: what was seen in them besides numbers.
         fixes: of its source, proved; at most one, which may change several places.
         not_fixed: why there is none where one was looked for, in a sentence.
+        regressions: in what it is worse than its baseline, in sentences; they make it fail.
         notes_on_source: what its lines hold in a small failing case, where no fix was found or it was asked for;
             annotated_file: of them.
     """
@@ -178,3 +179,4 @@ class CheckResult:
     not_fixed: str = ""
     notes_on_source: tuple[Note, ...] = ()
     annotated_file: str = ""
+    regressions: tuple[str, ...] = ()

@@ -132,6 +132,8 @@ def _blocks(report: CheckResult, width: int, verbose: bool) -> Iterator[_Block]:
         more = len(report.read_as) - len(shown)
         text = f"read as: {', '.join(shown)}" + (f", and {more} more" if more else "")
         yield _Block([Text(text, style="dim")], [_line(text, width, "dim")], rank=5, folded=more > 0)
+    worse = [f"worse than its baseline: {text}" for text in report.regressions]
+    yield from (_Block([Text(text, style="yellow")], [_line(text, width, "yellow")], rank=2) for text in worse)
     for number, fault in enumerate(report.faults):
         if verbose or number < CAUSES or len(report.faults) == CAUSES + 1:
             short = [_line(f"{label(fault)}: {fault.fix or fault.summary}", width, "bold yellow")]

@@ -138,11 +138,12 @@ class Search:
         return None
 
     def reason(self) -> str:
+        """Why there is none; without counts, which differ from run to run."""
         if self.unproved:
-            return f"{self.unproved} edits mend the small cases, and none of them all"
+            return "small edits mend the small cases, but none was proved on all"
         if self.late:
-            return f"none of the first {self.edits} small edits of it makes it right, and the time was over"
-        return f"none of its {self.edits} small edits makes it right"
+            return "none of the small edits that there was time for makes it right"
+        return "none of its small edits makes it right"
 
     def _proved(self, source: Source, candidates: list[Edit]) -> Fix | None:
         """The plainest of the candidates that passes everything."""

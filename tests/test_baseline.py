@@ -152,9 +152,10 @@ def test_rounded_up(value, up):
 
 @pytest.mark.parametrize("like", KINDS)
 def test_npnorm_is_as_accurate_as_it_was(like):
-    """In the designed cases, which have the largest errors; `.ci/run` holds it in the random ones too."""
-    report = check(getattr(npnorm, like), examples=0)
+    """In designed cases of one rank, which have errors about as large as any; `.ci/run` holds it in all others too."""
+    report = check(getattr(npnorm, like), examples=0, ndims=[4])
     baseline = Baseline(OURS)
+    assert report.passed, "of what is wrong the baseline says nothing"
     assert baseline.held(report, 0, 0) == ()
     for name, row in baseline.subjects[like]["quantities"].items():
         assert 0 < row["error"] <= 16, f"{name}: no more than any layer of ours may be off by"

@@ -68,6 +68,7 @@ def json_of(*arguments, **environment):
     return Path("out.json").read_text()
 
 
+@pytest.mark.slow  # each process imports torch once more
 def test_json_is_the_same_whatever_the_environment(folder):
     mine = ("my_layers.py:MyRMSNorm", "--ndims", "2", "--examples", "30")
     first = json_of(*mine, PYTHONHASHSEED="1")

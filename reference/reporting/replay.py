@@ -3,6 +3,8 @@
 The sources of these functions are what a script to paste consists of, so each does one thing and calls no other of this
 file: a script takes those that its case needs. They take arrays, modules and layers, and must not know this project: no
 case, no subject, no tolerance but the number that is given.
+
+PYTEST_DONT_REWRITE: what its assertions say is what the script says, also where pytest knows this package by its plugin.
 """
 
 import importlib.util

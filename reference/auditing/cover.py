@@ -1,0 +1,27 @@
+"""From what hides each mutant, and which were noticed, to the fewest sentences that account for those that were not.
+
+A noticed mutant that a blindness would have hidden proves that the tests do not have it. Runs nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+
+Hidden = frozenset[tuple[str, ...]]
+
+
+def refuted(hidden: Sequence[Hidden], noticed: Sequence[bool]) -> frozenset[tuple[str, ...]]:
+    """What the tests are not blind to: a mutant that it would hide was noticed."""
+    return frozenset(ids for ids_of, seen in zip(hidden, noticed, strict=True) if seen for ids in ids_of)
+
+
+def cover(survivors: Mapping[int, Hidden], order: Mapping[tuple[str, ...], int]) -> list[tuple[str, ...]]:
+    """The fewest ids, greedily, such that each survivor that can be explained is; of equals the likelier first."""
+    left = {number for number, ids in survivors.items() if ids}
+    chosen: list[tuple[str, ...]] = []
+    while left:
+        candidates = {ids for number in left for ids in survivors[number]}
+        best = max(
+            candidates, key=lambda ids: (sum(ids in survivors[number] for number in left), -order.get(ids, 1 << 20), ids)
+        )
+        chosen.append(best)
+        left = {number for number in left if best not in survivors[number]}
+    return chosen

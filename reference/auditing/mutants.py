@@ -1,0 +1,224 @@
+"""The mistakes that tests are tried on: edits of a right layer's source that the verdict rejects, sampled evenly.
+
+Runs edited code, in a child; knows which edits are wrong and in what, not what any test says of them.
+"""
+
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from reference.cases.case import Case
+from reference.cases.probes import designed_for
+from reference.cases.scope import Scope
+from reference.repair.bench import Look, Probe, Screen, prepared, probe_of
+from reference.repair.edits import Edit, all_edits
+from reference.repair.explore import Bench, packed, unpacked
+from reference.repair.processes import Send, forked, messages
+from reference.repair.source import Source
+from reference.repair.units import Located, Patch
+from reference.subjects.in_process import InProcess
+from reference.truth.convention import Convention
+from reference.truth.exact import QUANTITIES
+from reference.truth.verdict import Trial, judge
+
+SMALL = 1_500  # numbers of x in a case that mutants are tried on
+ORDINARY = ("unit", "shifted", "integers", "small")  # data that a test of one's own may be asked to have
+CRASHES = 8  # children that may be lost to mutants
+DIGITS = 5  # to which two mutants must give the same numbers to be one
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An edit that makes the layer wrong.
+
+    Attributes:
+        edit: of the source. wrong: the quantities that it spoils in ordinary cases, in the order of a layer.
+    """
+
+    edit: Edit
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A right layer, and the ordinary cases in which mutants are held against it.
+
+    Attributes:
+        subject: the layer. located: its live functions. probes: cases in which it is right, the plainest first.
+        convention: what it is held to. scope: what it takes.
+    """
+
+    subject: InProcess
+    located: Located
+    probes: tuple[Probe, ...]
+    convention: Convention
+    scope: Scope
+
+    @property
+    def source(self) -> Source:
+        return self.located.source
+
+    def bench(self) -> Bench:
+        """The layer as it is, in a process that ends afterwards."""
+        prepared()
+        bench = Bench(self.subject, Screen(self.probes[:3], self.probes[3:]), Patch(self.located, self.source))
+        bench.limit = 0.25
+        return bench
+
+
+def ordinary(scope: Scope) -> list[Case]:
+    """The cases that mutants are judged by: what tests of one's own may be asked to try; the plainest first.
+
+    Without the regimes in which a layer loses digits, float16, and x that the caller overwrites: a mutant that is wrong
+    there alone is not counted, so that no test is blamed for what few tests need.
+    """
+    return [
+        case
+        for case in designed_for(scope)
+        if case.data in ORDINARY
+        and case.dtype != "float16"
+        and not case.overwrite
+        and 0 < prod(case.shape) * case.calls <= SMALL
+        and case.dy_data == "unit"
+        and case.options.get("eps", 0.0) is not None
+    ]
+
+
+def ground_probes(subject: InProcess, scope: Scope, convention: Convention) -> tuple[Probe, ...]:
+    """The ordinary cases in which a layer is right, each with what must come of it."""
+    trials = (judge(subject, case, convention) for case in ordinary(scope))
+    return tuple(probe_of(trial) for trial in trials if is_sound(trial))
+
+
+def is_sound(trial: Trial) -> bool:
+    return bool(trial.comparisons) and not trial.failed and not trial.seen.refused
+
+
+# --- the search, in the parent ------------------------------------------------------------------------------------------
+
+
+def find_mutants(ground: Ground, count: int, seed: int, seconds: float) -> list[Mutant]:
+    """Up to so many mutants, spread over the lines of the source and the kinds of edit; of those alike one."""
+    found: list[Mutant] = []
+    skip, end = 0, time.monotonic() + seconds
+    for _ in range(CRASHES):
+        known = len(found)
+        child = forked("mutants", partial(_search, ground, count - known, seed, skip, _marks(found)))
+        try:
+            for _, message in messages([child], end):
+                if message is None or message.get("waiting"):
+                    continue
+                skip = int(message.get("at", skip))
+                if "edit" in message:
+                    found.append(Mutant(unpacked(message["edit"]), tuple(message["wrong"])))
+        finally:
+            child.end()
+        if child.finished or time.monotonic() >= end:
+            break
+        skip += 1  # the edit that ended the process
+    return sorted(found, key=lambda mutant: (mutant.edit.line, mutant.edit.start, mutant.edit.text))
+
+
+def _marks(found: Sequence[Mutant]) -> Counter[str]:
+    return Counter(mutant.edit.kind for mutant in found)
+
+
+# --- and in the child ---------------------------------------------------------------------------------------------------
+
+
+def _search(ground: Ground, count: int, seed: int, skip: int, kinds: Counter[str], send: Send) -> None:
+    bench = ground.bench()
+    edits = list(evenly(_edits(bench, ground), seed))
+    seen: set[Any] = set()
+    for at, edit in enumerate(edits[skip:], skip):
+        if count <= 0:
+            return
+        send({"at": at})
+        outcome = _tried(bench, ground, edit)
+        if outcome is None or outcome[1] in seen:
+            continue
+        seen.add(outcome[1])
+        count -= 1
+        send({"edit": packed(edit), "wrong": outcome[0]})
+
+
+def _edits(bench: Bench, ground: Ground) -> list[Edit]:
+    watched = bench.watch()
+    return all_edits(ground.source, watched, list(bench.patch.units))
+
+
+def evenly(edits: Sequence[Edit], seed: int) -> Iterator[Edit]:
+    """All edits, line by line in turn, of each line one of the kind that has come least often; plain ones sooner."""
+    rng = random.Random(seed)
+    by_line: dict[int, dict[str, list[Edit]]] = defaultdict(lambda: defaultdict(list))
+    for edit in sorted(edits, key=lambda edit: (edit.start, edit.end, edit.text)):
+        by_line[edit.line][edit.kind].append(edit)
+    for kinds in by_line.values():
+        for group in kinds.values():
+            keys = {id(edit): edit.cost + 2 * rng.random() for edit in group}
+            group.sort(key=lambda edit: keys[id(edit)], reverse=True)  # noqa: B023 - used at once
+    came: Counter[str] = Counter()
+    lines = sorted(by_line)
+    while lines:
+        rng.shuffle(lines)
+        for line in list(lines):
+            kinds = by_line[line]
+            kind = min(kinds, key=lambda kind: (came[kind], rng.random()))
+            came[kind] += 1
+            yield kinds[kind].pop()
+            if not kinds[kind]:
+                del kinds[kind]
+            if not kinds:
+                lines.remove(line)
+
+
+def _tried(bench: Bench, ground: Ground, edit: Edit) -> tuple[list[str], Any] | None:
+    """What an edit spoils, and a mark that edits have in common that give the same; None if it is no mutant to ask about."""
+    try:
+        code = bench.patch.compiled(edit.key, edit.places)
+        bench.patch.put(edit.key, code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    try:
+        return _spoiled(bench, ground.probes)
+    finally:
+        bench.patch.restore(edit.key)
+
+
+def _spoiled(bench: Bench, probes: Sequence[Probe]) -> tuple[list[str], Any] | None:
+    wrong: set[str] = set()
+    mark: list[Any] = []
+    for place, probe in enumerate(probes):
+        look = bench.looked(probe)
+        if look.raised:
+            return None  # any test that calls it there notices
+        if place < len(bench.screen.first) or (look.wrong and len(mark) < 2 * len(bench.screen.first)):
+            mark.append((place, _numbers(look)))
+        wrong |= look.wrong
+    if not wrong:
+        return None
+    return [name for name in QUANTITIES if name in wrong], tuple(mark)
+
+
+def _numbers(look: Look) -> tuple[Any, ...]:
+    """What came, so that what differs by rounding alone is the same."""
+    found = []
+    for name, array in sorted(look.outcome.items()):
+        with np.errstate(all="ignore"):
+            scale = float(np.abs(array).max(initial=0.0)) or 1.0
+            found.append((name, array.shape, f"{scale:.{DIGITS}g}", (np.round(array / scale, DIGITS) + 0.0).tobytes()))
+    return tuple(found)
+
+
+def of_line(mutant: Mutant) -> int:
+    return mutant.edit.line
+
+
+__all__ = ["Ground", "Mutant", "evenly", "find_mutants", "ground_probes", "is_sound", "ordinary", "replace"]

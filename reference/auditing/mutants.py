@@ -3,26 +3,29 @@
 Runs edited code, in a child; knows which edits are wrong and in what, not what any test says of them.
 """
 
+import ast
 import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from reference.cases.case import Case
-from reference.cases.probes import designed_for
+from reference.cases.case import Case, make, with_gamma, with_options
+from reference.cases.probes import BASES, designed_for
 from reference.cases.scope import Scope
 from reference.repair.bench import Look, Probe, Screen, prepared, probe_of
 from reference.repair.edits import Edit, all_edits
 from reference.repair.explore import Bench, packed, unpacked
 from reference.repair.processes import Send, forked, messages
-from reference.repair.source import Source
+from reference.repair.source import Key, Source
 from reference.repair.units import Located, Patch
+from reference.repair.values import body_nodes
 from reference.subjects.in_process import InProcess
 from reference.truth.convention import Convention
 from reference.truth.exact import QUANTITIES
@@ -79,7 +82,7 @@ def ordinary(scope: Scope) -> list[Case]:
     Without the regimes in which a layer loses digits, float16, and x that the caller overwrites: a mutant that is wrong
     there alone is not counted, so that no test is blamed for what few tests need.
     """
-    return [
+    designed = [
         case
         for case in designed_for(scope)
         if case.data in ORDINARY
@@ -89,6 +92,24 @@ def ordinary(scope: Scope) -> list[Case]:
         and case.dy_data == "unit"
         and case.options.get("eps", 0.0) is not None
     ]
+    crossed = [scope.fit(case) for case in _crossed(scope)]
+    return list(dict.fromkeys([*designed, *(case for case in crossed if not scope.lacks(case))]))
+
+
+def _crossed(scope: Scope) -> Iterator[Case]:
+    """Ranks, axes, parameters, modes and calls in all combinations: the designed cases vary one of them at a time."""
+    kind = scope.kind
+    for rank in scope.ndims:
+        base = BASES[kind][rank]
+        shape, said = base.shape, {k: v for k, v in base.options.items() if k not in kind.required}
+        several = range(1, min(3, rank)) if kind.normalizes_features else (1,)
+        groups = sorted({1, base.options["num_groups"], shape[1]}) if kind.has_groups else [1]
+        for axes, group in product(several, groups):
+            case = make(kind, shape, axes=axes, groups=group, seed=20 + rank, **said)
+            without = [with_options(case, bias=False)] if "bias" in kind.optional else []
+            for one in (with_gamma(case, True), with_gamma(case, False), *without):
+                for calls, training in product((1, 2), (True, False) if kind.tracks else (True,)):
+                    yield replace(one, calls=calls, training=training, data="shifted")
 
 
 def ground_probes(subject: InProcess, scope: Scope, convention: Convention) -> tuple[Probe, ...]:
@@ -150,8 +171,33 @@ def _search(ground: Ground, count: int, seed: int, skip: int, kinds: Counter[str
 
 
 def _edits(bench: Bench, ground: Ground) -> list[Edit]:
-    watched = bench.watch()
-    return all_edits(ground.source, watched, list(bench.patch.units))
+    keys = list(bench.patch.units)
+    return [*all_edits(ground.source, bench.watch(), keys), *(edit for key in keys for edit in _of_results(ground, key))]
+
+
+# What is done to a whole result, which tells what is compared: {} stands for it.
+OF_RESULTS = (
+    ("too little", "{} - 1"),
+    ("too much", "{} + 1"),
+    ("the other sign", "-{}"),
+    ("in another order", "{}[::-1]"),
+    ("a hundredth too much", "{} * 1.01"),
+    ("a hundred-thousandth too much", "{} * 1.00001"),
+)
+
+
+def _of_results(ground: Ground, key: Key) -> Iterator[Edit]:
+    """Edits of what a function returns, and of what it keeps in attributes and entries."""
+    source = ground.source
+    for node in body_nodes(source, key):
+        kept = isinstance(node, ast.Assign) and isinstance(node.targets[0], (ast.Attribute, ast.Subscript))
+        if not (isinstance(node, ast.Return) or kept) or node.value is None:  # type: ignore[union-attr]
+            continue
+        values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]  # type: ignore[union-attr]
+        for value in values:
+            start, end = source.span(value)
+            for kind, text in OF_RESULTS:
+                yield Edit(start, end, text.format(f"({source.text[start:end]})"), kind, 1.0, key, -1, value.lineno)
 
 
 def evenly(edits: Sequence[Edit], seed: int) -> Iterator[Edit]:
@@ -221,4 +267,4 @@ def of_line(mutant: Mutant) -> int:
     return mutant.edit.line
 
 
-__all__ = ["Ground", "Mutant", "evenly", "find_mutants", "ground_probes", "is_sound", "ordinary", "replace"]
+__all__ = ["Ground", "Mutant", "evenly", "find_mutants", "ground_probes", "is_sound", "ordinary"]

@@ -5,7 +5,7 @@ is copied or written. A copy would have to hold all that the tests may open, whi
 the tests; and two versions of a file in one place would not allow several runs at a time. What pytest, Hypothesis and
 coverage would leave in the tree goes to a temporary folder.
 
-Where the command is pytest's, one process imports what is slow and forks for each run; else each run is a process. Knows
+Where the command is pytest's, one process imports what they need of libraries and forks for each run; else each run is a process. Knows
 commands and files, not what a mutant is.
 """
 
@@ -17,7 +17,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +32,6 @@ from reference.subjects.reading import Refused
 LONGEST = 600.0  # seconds that the clean run may take
 GRACE = (5.0, 5.0)  # a mutant's run may take so many seconds more, and so many times as long, as the clean one
 LAST_LINES = 15  # of a clean run that fails
-# What takes long to import and is no plugin of pytest's, which would want to be imported by it: once, before the forks.
-SLOW = ("numpy", "torch", "scipy", "jax", "tensorflow", "pandas", "matplotlib", "sklearn", "autograd", "numba", "cupy")
 NO_TESTS = 5  # pytest's code for it
 SITE = '''"""Calls the hook of normcheck's audit, and then the sitecustomize that would have been found without it."""
 import importlib.machinery, importlib.util, os, sys
@@ -200,14 +197,21 @@ class Runner:
                 return int(answer["code"]), float(answer["seconds"])
         return self._plain(self._clean, LONGEST)
 
-    def _warmed(self) -> dict[str, Any] | None:
-        """The clean run in a process that stays for the others; None if that Python cannot do it."""
+    def _warmed(self, preload: bool = True) -> dict[str, Any] | None:
+        """The clean run in a process that stays for the others; None if that Python cannot do it.
+
+        Args:
+            preload: whether to import there what the tests import from libraries; without, if that spoils the run.
+        """
         arguments = list(self.command.arguments)
-        alone = "no:xdist" not in " ".join(arguments) and _has_xdist(self.command.python, self.environment)
+        for plugin, options in (("xdist", ["-n0"]), ("pytest_benchmark", [f"--benchmark-storage=file://{self.place}"])):
+            off = f"no:{plugin.removeprefix('pytest_')}" in " ".join(arguments)
+            arguments += options if not off and _has(plugin, self.command.python, self.environment) else []
         setup = {
-            "arguments": [*arguments, "-x", *(["-n0"] if alone else [])],
+            "arguments": [*arguments, "-x"],
             "here": self.command.here,
-            "slow": SLOW,
+            "preload": preload,
+            "target": str(self.target),
             "clean": self._clean,
             "limit": LONGEST,
         }
@@ -225,9 +229,10 @@ class Runner:
             answer = self._ask(setup)
         except (OSError, ValueError):
             answer = None
-        if answer is None:
+        if answer is None or answer.get("spoiled"):
             _end(self._warm)
             self._warm = None
+            return self._warmed(False) if preload else None
         return answer
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
@@ -304,11 +309,11 @@ class Runner:
         return code, time.monotonic() - begun
 
 
-def _has_xdist(python: str, environment: dict[str, str]) -> bool:
-    """Whether pytest would take -n there; plugins that are not loaded by themselves are left alone."""
+def _has(plugin: str, python: str, environment: dict[str, str]) -> bool:
+    """Whether pytest would load a plugin there by itself, and take its options."""
     if environment.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
         return False
-    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('xdist') is None)"
+    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({plugin!r}) is None)"
     return subprocess.run([python, "-c", look], env=environment, capture_output=True, check=False).returncode == 0
 
 
@@ -333,4 +338,4 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-__all__ = ["Command", "NotAudited", "Run", "Runner", "command_of", "default_workers", "sys"]
+__all__ = ["Command", "NotAudited", "Run", "Runner", "command_of", "default_workers"]

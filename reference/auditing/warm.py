@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
+NOT_BEFORE = {"conftest", "sitecustomize", "usercustomize", "__main__", "normcheck_audit_hook"}  # belong to a run
 MEMORY = 4 << 30  # bytes that a run may take beside what was there
 
 
@@ -27,14 +28,11 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
     import pytest  # noqa: F401 - so that the forks have it
 
-    clean = run_all(setup, [setup["clean"]], 1, setup["limit"])
-    first = next(clean)
-    slow = [name for name in first["modules"] if name in setup["slow"]]
-    if first["code"] == 0 and slow:
-        for name in slow:
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
+    first = next(run_all(setup, [setup["clean"]], 1, setup["limit"]))
+    if first["code"] == 0 and setup["preload"]:
+        preload(first["modules"])
         first = next(run_all(setup, [setup["clean"]], 1, setup["limit"]))
+        first["spoiled"] = first["code"] != 0 or is_loaded(setup["target"])
     print(json.dumps(first), file=pipe)
     line = sys.stdin.readline()
     if not line:
@@ -42,6 +40,41 @@ def main() -> None:
     jobs = json.loads(line)
     for answer in run_all(setup, jobs["orders"], jobs["workers"], jobs["limit"]):
         print(json.dumps(answer), file=pipe)
+
+
+def preload(names: "list[str]") -> None:
+    """Import what a run has imported from the libraries, in its order.
+
+    pytest rewrites the asserts of its plugins when it imports them, and would warn that it did not: they say that it need not.
+    """
+    import pytest
+
+    for name in names:
+        if name.partition(".")[0] not in NOT_BEFORE:
+            with contextlib.suppress(Exception):
+                module = importlib.import_module(name)
+                if not name.startswith(("_pytest", "pytest.")) and module is not pytest:
+                    module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
+
+
+def is_loaded(target: str) -> bool:
+    """Whether the layer's file is among what was imported before the forks."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return any(isinstance(file, str) and os.path.realpath(file) == os.path.realpath(target) for file in files)
+
+
+def of_libraries() -> "list[str]":
+    """The modules that lie beside the standard library or in site-packages, in the order of their import."""
+    import sysconfig
+
+    paths = [sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")]
+    folders = tuple(os.path.realpath(path) + os.sep for path in paths)
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and os.path.realpath(file).startswith(folders):
+            found.append(name)
+    return found
 
 
 def run_all(setup: "dict[str, Any]", orders: "list[str]", workers: int, limit: float) -> Any:
@@ -112,12 +145,25 @@ def become(setup: "dict[str, Any]", order: str) -> NoReturn:
     os.environ[hook.VARIABLE] = order
     hook.install(order)
     sys.argv = ["pytest", *setup["arguments"]]
-    code = int(pytest.main(setup["arguments"]))
+    plugins: "list[Any]" = [] if order == setup["clean"] else [AtFirst()]
+    code = int(pytest.main(setup["arguments"], plugins))
     with open(order + ".modules", "w", encoding="utf-8") as file:
-        json.dump(sorted({name.partition(".")[0] for name in sys.modules}), file)
+        json.dump(of_libraries(), file)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+class AtFirst:
+    """A plugin that ends the run with the first failure: what pytest and its plugins say of it nobody reads."""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            os._exit(1)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            os._exit(1)
 
 
 def limit_memory() -> None:

@@ -74,7 +74,9 @@ def audit(
         source = ground.source
         assert source.path is not None
         command = tests if isinstance(tests, str) else " ".join(tests)
-        with Runner(tests, source.path, source.text.encode(source.encoding), place, workers or default_workers()) as run:
+        with Runner(
+            tests, source.path, source.text.encode(source.encoding), place, workers or default_workers()
+        ) as run:
             run.clean()
             found = find_mutants(ground, mutants, seed, SECONDS)
             texts = [mutant.edit.applied(source.text).encode(source.encoding) for mutant in found]
@@ -136,26 +138,27 @@ def _ground(
     return Ground(subject, located, probes, convention, scope)
 
 
-def _report(
-    ground: Ground, command: str, found: list[Mutant], runs: list[Run], seconds: float, asked: int
-) -> Audit:
+def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], seconds: float, asked: int) -> Audit:
     rows = table(ground.scope)
-    noticed = [run.noticed for run in runs]
-    alone = hidden_by(ground, found, rows, False, SECONDS) if not all(noticed) else [frozenset()] * len(found)
-    not_blind = refuted(alone, noticed)
-    survivors: dict[int, Hidden] = {number: alone[number] for number, seen in enumerate(noticed) if not seen}
-    plain = {number: ids - not_blind for number, ids in survivors.items()}
+    missed = [number for number, run in enumerate(runs) if not run.noticed]
+    caught = [number for number, run in enumerate(runs) if run.noticed]
+    survivors = dict(
+        zip(missed, hidden_by(ground, [found[number] for number in missed], rows, False, SECONDS), strict=True)
+    )
+    suspects = [row for row in rows if any((row.id,) in ids for ids in survivors.values())]
+    known = hidden_by(ground, [found[number] for number in caught], suspects, False, SECONDS)
+    vague = frozenset((row.id,) for row in rows if row.share < 1)
+    not_blind = refuted(list(survivors.values()), known, vague)
+    plain: dict[int, Hidden] = {number: ids - not_blind for number, ids in survivors.items()}
     unclear = [number for number, ids in plain.items() if not ids]
-    suspects = [row for row in rows if (row.id,) not in not_blind]
-    together = hidden_by(ground, [found[number] for number in unclear], suspects, True, SECONDS) if unclear else []
+    rest = [row for row in rows if (row.id,) not in not_blind]
+    together = hidden_by(ground, [found[number] for number in unclear], rest, True, SECONDS)
     for number, ids in zip(unclear, together, strict=True):
         plain[number] = ids or survivors[number]  # what the tests have, but not where this one would show
-    order = {(row.id,): place for place, row in enumerate(rows)}
+    order: dict[tuple[str, ...], int] = {(row.id,): place for place, row in enumerate(rows)}
     chosen = cover(plain, order)
     by_id = {row.id: row for row in rows}
-    reasons = [
-        _reason(ids, by_id, sum(ids in plain[number] for number in plain), ids in not_blind) for ids in chosen
-    ]
+    reasons = [_reason(ids, by_id, sum(ids in plain[number] for number in plain), ids in not_blind) for ids in chosen]
     reasons.sort(key=lambda reason: -reason.survivors)
     told = {number: tuple("+".join(ids) for ids in chosen if ids in plain[number]) for number in plain}
     audited = [
@@ -170,7 +173,7 @@ def _report(
 def _reason(ids: tuple[str, ...], rows: Mapping[str, Blindness], count: int, elsewhere: bool) -> Reason:
     own = [rows[id] for id in ids]
     lacking = ", or ".join(row.lacking for row in own)
-    return Reason("+".join(ids), lacking, ", or ".join(row.advice for row in own), count, elsewhere)
+    return Reason("+".join(ids), lacking, tuple(row.advice for row in own), count, elsewhere)
 
 
 def _audited(source: Source, mutant: Mutant, run: Run, reasons: tuple[str, ...]) -> Audited:

@@ -23,7 +23,7 @@ def install(order_file: str) -> None:
     with open(order_file, encoding="utf-8") as file:
         order = json.load(file)
     target = os.path.realpath(order["target"])
-    known: "dict[str, bool]" = {}
+    known: dict[str, bool] = {}
     original = SourceFileLoader.get_code
 
     def get_code(self: SourceFileLoader, fullname: str) -> "CodeType | None":

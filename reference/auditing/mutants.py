@@ -23,9 +23,10 @@ from reference.repair.bench import Look, Probe, Screen, prepared, probe_of
 from reference.repair.edits import Edit, all_edits
 from reference.repair.explore import Bench, packed, unpacked
 from reference.repair.processes import Send, forked, messages
+from reference.repair.site import is_array
 from reference.repair.source import Key, Source
 from reference.repair.units import Located, Patch
-from reference.repair.values import body_nodes
+from reference.repair.values import Seen, body_nodes
 from reference.subjects.in_process import InProcess
 from reference.truth.convention import Convention
 from reference.truth.exact import QUANTITIES
@@ -172,7 +173,8 @@ def _search(ground: Ground, count: int, seed: int, skip: int, kinds: Counter[str
 
 def _edits(bench: Bench, ground: Ground) -> list[Edit]:
     keys = list(bench.patch.units)
-    return [*all_edits(ground.source, bench.watch(), keys), *(edit for key in keys for edit in _of_results(ground, key))]
+    seen = bench.watch()
+    return [*all_edits(ground.source, seen, keys), *(edit for key in keys for edit in _of_results(ground, seen, key))]
 
 
 # What is done to a whole result, which tells what is compared: {} stands for it.
@@ -186,16 +188,19 @@ OF_RESULTS = (
 )
 
 
-def _of_results(ground: Ground, key: Key) -> Iterator[Edit]:
-    """Edits of what a function returns, and of what it keeps in attributes and entries."""
+def _of_results(ground: Ground, seen: Seen, key: Key) -> Iterator[Edit]:
+    """Edits of the arrays that a function returns, and of those that it keeps in attributes and entries."""
     source = ground.source
     for node in body_nodes(source, key):
-        kept = isinstance(node, ast.Assign) and isinstance(node.targets[0], (ast.Attribute, ast.Subscript))
-        if not (isinstance(node, ast.Return) or kept) or node.value is None:  # type: ignore[union-attr]
-            continue
-        values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]  # type: ignore[union-attr]
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], (ast.Attribute, ast.Subscript)):
+            whole: ast.expr | None = node.value
+        else:
+            whole = node.value if isinstance(node, ast.Return) else None
+        values = whole.elts if isinstance(whole, ast.Tuple) else [] if whole is None else [whole]
         for value in values:
             start, end = source.span(value)
+            if not is_array(seen.value(value)):
+                continue
             for kind, text in OF_RESULTS:
                 yield Edit(start, end, text.format(f"({source.text[start:end]})"), kind, 1.0, key, -1, value.lineno)
 
@@ -209,7 +214,7 @@ def evenly(edits: Sequence[Edit], seed: int) -> Iterator[Edit]:
     for kinds in by_line.values():
         for group in kinds.values():
             keys = {id(edit): edit.cost + 2 * rng.random() for edit in group}
-            group.sort(key=lambda edit: keys[id(edit)], reverse=True)  # noqa: B023 - used at once
+            group.sort(key=lambda edit: keys[id(edit)], reverse=True)
     came: Counter[str] = Counter()
     lines = sorted(by_line)
     while lines:
@@ -261,10 +266,6 @@ def _numbers(look: Look) -> tuple[Any, ...]:
             scale = float(np.abs(array).max(initial=0.0)) or 1.0
             found.append((name, array.shape, f"{scale:.{DIGITS}g}", (np.round(array / scale, DIGITS) + 0.0).tobytes()))
     return tuple(found)
-
-
-def of_line(mutant: Mutant) -> int:
-    return mutant.edit.line
 
 
 __all__ = ["Ground", "Mutant", "evenly", "find_mutants", "ground_probes", "is_sound", "ordinary"]

@@ -42,7 +42,7 @@ class Reason:
 
     id: str
     lacking: str
-    advice: str
+    advice: tuple[str, ...]
     survivors: int
     elsewhere: bool = False
 
@@ -122,7 +122,7 @@ class Audit:
             lines.append(f"  {self.unexplained} for no reason that could be told")
         elif self.unexplained:
             lines.append("  For no reason that could be told.")
-        advice = list(dict.fromkeys(reason.advice for reason in self.reasons))
+        advice = list(dict.fromkeys(line for reason in self.reasons for line in reason.advice))
         if advice:
             lines += ["What to do:", *(f"  - {line}" for line in advice)]
         return lines

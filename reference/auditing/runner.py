@@ -5,8 +5,8 @@ is copied or written. A copy would have to hold all that the tests may open, whi
 the tests; and two versions of a file in one place would not allow several runs at a time. What pytest, Hypothesis and
 coverage would leave in the tree goes to a temporary folder.
 
-Where the command is pytest's, one process imports what they need of libraries and forks for each run; else each run is a process. Knows
-commands and files, not what a mutant is.
+Where the command is pytest's, one process imports what they need of libraries and forks for each run; else each run is a
+process. Knows commands and files, not what a mutant is.
 """
 
 import contextlib
@@ -144,7 +144,9 @@ class Runner:
         found = os.environ | self.command.variables
         found["PYTHONPATH"] = os.pathsep.join([str(shim), *filter(None, [found.get("PYTHONPATH")])])
         found["PYTHONDONTWRITEBYTECODE"] = "1"
-        found["PYTEST_ADDOPTS"] = f"{found.get('PYTEST_ADDOPTS', '')} -o cache_dir={shlex.quote(str(self.place))}".strip()
+        found["PYTEST_ADDOPTS"] = (
+            f"{found.get('PYTEST_ADDOPTS', '')} -o cache_dir={shlex.quote(str(self.place))}".strip()
+        )
         found.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(self.place / "hypothesis"))
         found.setdefault("COVERAGE_FILE", str(self.place / "coverage"))
         for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -164,8 +166,10 @@ class Runner:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for process in (*self._started, *([self._warm] if self._warm else [])):
+        for process in tuple(self._started):
             _end(process)
+        if self._warm is not None:
+            _end(self._warm)
         self._place.cleanup()
 
     def clean(self) -> None:

@@ -1,7 +1,7 @@
 """A pytest that has imported what is slow once, and forks for each mutant: run as a program, by the Python of the tests.
 
-Uses the standard library, pytest and a copy of its neighbour `hook`; nothing of this project, which that Python may not have. Is told
-what to do in lines of JSON, and answers in the same.
+Uses the standard library, pytest and a copy of its neighbour `hook`; nothing of this project, which that Python may not
+have. Is told what to do in lines of JSON, and answers in the same.
 """
 
 import contextlib
@@ -79,13 +79,14 @@ def of_libraries() -> "list[str]":
 
 def run_all(setup: "dict[str, Any]", orders: "list[str]", workers: int, limit: float) -> Any:
     """The outcome of each run, as they end, some at a time."""
-    waiting, running = list(reversed(orders)), {}
+    waiting = list(reversed(orders))
+    running: dict[int, tuple[str, float]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 order = waiting.pop()
                 running[start(setup, order)] = (order, time.monotonic())
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG) if running else (0, 0)
             now = time.monotonic()
             if pid in running:
                 order, begun = running.pop(pid)
@@ -102,7 +103,7 @@ def run_all(setup: "dict[str, Any]", orders: "list[str]", workers: int, limit: f
 
 
 def answer_of(order: str, code: int, seconds: float) -> "dict[str, Any]":
-    modules: "list[str]" = []
+    modules: list[str] = []
     with contextlib.suppress(OSError, ValueError), open(order + ".modules", encoding="utf-8") as file:
         modules = json.load(file)
     return {"order": order, "code": code, "seconds": seconds, "modules": modules}
@@ -130,8 +131,9 @@ def start(setup: "dict[str, Any]", order: str) -> int:
 
 def become(setup: "dict[str, Any]", order: str) -> NoReturn:
     """One run of the tests."""
-    import normcheck_audit_hook as hook  # which the runner has put on the path
     import pytest
+
+    hook = importlib.import_module("normcheck_audit_hook")  # which the runner has put on the path
 
     out = os.open(order + ".out", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -145,7 +147,7 @@ def become(setup: "dict[str, Any]", order: str) -> NoReturn:
     os.environ[hook.VARIABLE] = order
     hook.install(order)
     sys.argv = ["pytest", *setup["arguments"]]
-    plugins: "list[Any]" = [] if order == setup["clean"] else [AtFirst()]
+    plugins: list[Any] = [] if order == setup["clean"] else [AtFirst()]
     code = int(pytest.main(setup["arguments"], plugins))
     with open(order + ".modules", "w", encoding="utf-8") as file:
         json.dump(of_libraries(), file)

@@ -60,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
                        f"fix, at most (default {FIX_SECONDS:g}); its proof takes some more")  # fmt: skip
     found.add_argument("--annotate", action="store_true", help="say what the layer's lines hold in a failing case, "
                        "also where a fix is found")  # fmt: skip
+    found.add_argument("--audit", metavar="COMMAND", help="run these tests on mistakes made in the layer, and say "
+                       "which of them they would not notice, and why: normcheck --audit 'pytest tests' SUBJECT")  # fmt: skip
+    found.add_argument(
+        "--mutants", type=_count, default=60, metavar="N", help="mistakes that an audit makes (default 60)"
+    )
     found.add_argument("--faults", action="store_true", help="print the dictionary of mistakes")
     found.add_argument("--explain", metavar="ID", help="print one entry of it")
     found.add_argument("--version", action="version", version=f"%(prog)s {_version()}")

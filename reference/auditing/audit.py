@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reference.auditing.cover import Hidden, cover, refuted
+from reference.auditing.cover import Chosen, Hidden, cover, refuted
 from reference.auditing.mutants import Ground, Mutant, find_mutants, ground_probes
 from reference.auditing.reasons import Blindness, hidden_by, table
 from reference.auditing.report import Audit, Audited, Reason
@@ -156,11 +156,12 @@ def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], 
     for number, ids in zip(unclear, together, strict=True):
         plain[number] = ids or survivors[number]  # what the tests have, but not where this one would show
     order: dict[tuple[str, ...], int] = {(row.id,): place for place, row in enumerate(rows)}
-    chosen = cover(plain, order)
+    restrictions = frozenset((row.id,) for row in rows if row.agree is None)
+    chosen = cover(plain, order, restrictions)
     by_id = {row.id: row for row in rows}
-    reasons = [_reason(ids, by_id, sum(ids in plain[number] for number in plain), ids in not_blind) for ids in chosen]
+    reasons = [_reason(one, by_id, [ids for ids in plain.values() if one.ids in ids], not_blind) for one in chosen]
     reasons.sort(key=lambda reason: -reason.survivors)
-    told = {number: tuple("+".join(ids) for ids in chosen if ids in plain[number]) for number in plain}
+    told = {number: tuple("+".join(one.ids) for one in chosen if one.ids in plain[number]) for number in plain}
     audited = [
         _audited(ground.source, mutant, run, told.get(number, ()))
         for number, (mutant, run) in enumerate(zip(found, runs, strict=True))
@@ -170,10 +171,14 @@ def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], 
     return Audit(ground.subject.name, command, file, seconds, tuple(audited), tuple(reasons), unexplained, asked)
 
 
-def _reason(ids: tuple[str, ...], rows: Mapping[str, Blindness], count: int, elsewhere: bool) -> Reason:
-    own = [rows[id] for id in ids]
-    lacking = ", or ".join(row.lacking for row in own)
-    return Reason("+".join(ids), lacking, tuple(row.advice for row in own), count, elsewhere)
+def _reason(
+    chosen: Chosen, rows: Mapping[str, Blindness], survivors: Sequence[Hidden], not_blind: frozenset[tuple[str, ...]]
+) -> Reason:
+    own = [rows[id] for id in chosen.ids]
+    too = [rows[id] for ids in chosen.also for id in ids]
+    lacking = " and ".join([", or ".join(row.lacking for row in own), *(row.lacking for row in too)])
+    advice = tuple(row.advice for row in (*own, *too))
+    return Reason("+".join(chosen.ids), lacking, advice, len(survivors), chosen.ids in not_blind)
 
 
 def _audited(source: Source, mutant: Mutant, run: Run, reasons: tuple[str, ...]) -> Audited:

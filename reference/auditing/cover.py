@@ -5,6 +5,7 @@ A noticed mutant that a blindness would have hidden proves that the tests do not
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 Hidden = frozenset[tuple[str, ...]]
 
@@ -23,16 +24,33 @@ def refuted(
     return frozenset(ids for ids, count in caught.items() if ids not in vague or count > missed[ids])
 
 
-def cover(survivors: Mapping[int, Hidden], order: Mapping[tuple[str, ...], int]) -> list[tuple[str, ...]]:
-    """The fewest ids, greedily, such that each survivor that can be explained is; of equals the likelier first."""
-    left = {number for number, ids in survivors.items() if ids}
-    chosen: list[tuple[str, ...]] = []
+@dataclass(frozen=True)
+class Chosen:
+    """What accounts for some survivors: `ids`; and what does for the same ones just as well, so that they need that too."""
+
+    ids: tuple[str, ...]
+    also: tuple[tuple[str, ...], ...]
+
+
+def cover(
+    survivors: Mapping[int, Hidden], order: Mapping[tuple[str, ...], int], restrictions: frozenset[tuple[str, ...]]
+) -> list[Chosen]:
+    """The fewest ids, greedily, such that each survivor that can be explained is; of equals the likelier first.
+
+    Args:
+        survivors: what hides each. order: of likelihood, of single ids. restrictions: those ids that restrict the cases: a
+            survivor that is hidden by two of them shows only where neither holds.
+    """
+    hides: dict[tuple[str, ...], set[int]] = {}
+    for number, hidden in survivors.items():
+        for ids in hidden:
+            hides.setdefault(ids, set()).add(number)
+    left = {number for number, hidden in survivors.items() if hidden}
+    chosen: list[Chosen] = []
     while left:
-        candidates = {ids for number in left for ids in survivors[number]}
-        best = max(
-            candidates,
-            key=lambda ids: (sum(ids in survivors[number] for number in left), -order.get(ids, 1 << 20), ids),
-        )
-        chosen.append(best)
-        left = {number for number in left if best not in survivors[number]}
+        best = max(hides, key=lambda ids: (len(hides[ids] & left), -order.get(ids, len(order)), ids))
+        same = [ids for ids in restrictions & hides.keys() if hides[ids] == hides[best] and ids != best]
+        also = sorted(same, key=lambda ids: order[ids]) if best in restrictions else []
+        chosen.append(Chosen(best, tuple(also)))
+        left -= hides[best]
     return chosen

@@ -9,6 +9,7 @@ import json
 import os
 from importlib.machinery import SourceFileLoader
 from types import CodeType
+from typing import Any
 
 VARIABLE = "NORMCHECK_AUDIT"
 
@@ -26,7 +27,7 @@ def install(order_file: str) -> None:
     known: dict[str, bool] = {}
     original = SourceFileLoader.get_code
 
-    def get_code(self: SourceFileLoader, fullname: str) -> "CodeType | None":
+    def get_code(self: Any, fullname: str) -> "CodeType | None":
         path = self.get_filename(fullname)
         if path not in known:
             known[path] = os.path.realpath(path) == target
@@ -35,7 +36,8 @@ def install(order_file: str) -> None:
         with open(order["loaded"], "ab"):
             pass
         with open(order["text"], "rb") as text:
-            return self.source_to_code(text.read(), path)  # type: ignore[no-any-return]
+            code: CodeType = self.source_to_code(text.read(), path)
+        return code
 
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 

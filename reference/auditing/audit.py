@@ -4,6 +4,7 @@ Puts the parts together. The layer runs in this process and in forks of it; the 
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from reference.auditing.cover import Chosen, Hidden, cover, refuted
 from reference.auditing.mutants import Ground, Mutant, find_mutants, ground_probes
-from reference.auditing.reasons import Blindness, hidden_by, table
+from reference.auditing.reasons import Blindness, hidden_by, pairs_of, table
 from reference.auditing.report import Audit, Audited, Reason
 from reference.auditing.runner import NotAudited, Run, Runner, default_workers
 from reference.probing import probe
@@ -25,6 +26,7 @@ from reference.subjects.loading import opened
 from reference.subjects.reading import kind_of, name_of
 from reference.truth.convention import Convention
 
+TELLING = 60  # reasons that are held against the mutants that were noticed
 SECONDS = 120.0  # for the search for mutants, and for the reasons, at most
 Progress = Callable[[int, int], None]
 
@@ -140,35 +142,46 @@ def _ground(
 
 def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], seconds: float, asked: int) -> Audit:
     rows = table(ground.scope)
-    missed = [number for number, run in enumerate(runs) if not run.noticed]
-    caught = [number for number, run in enumerate(runs) if run.noticed]
-    survivors = dict(
-        zip(missed, hidden_by(ground, [found[number] for number in missed], rows, False, SECONDS), strict=True)
-    )
-    suspects = [row for row in rows if any((row.id,) in ids for ids in survivors.values())]
-    known = hidden_by(ground, [found[number] for number in caught], suspects, False, SECONDS)
+    by_id = {row.id: row for row in rows}
     vague = frozenset((row.id,) for row in rows if row.share < 1)
-    not_blind = refuted(list(survivors.values()), known, vague)
-    plain: dict[int, Hidden] = {number: ids - not_blind for number, ids in survivors.items()}
-    unclear = [number for number, ids in plain.items() if not ids]
-    rest = [row for row in rows if (row.id,) not in not_blind]
-    together = hidden_by(ground, [found[number] for number in unclear], rest, True, SECONDS)
-    for number, ids in zip(unclear, together, strict=True):
-        plain[number] = ids or survivors[number]  # what the tests have, but not where this one would show
+    missed = [mutant for mutant, run in zip(found, runs, strict=True) if not run.noticed]
+    caught = [mutant for mutant, run in zip(found, runs, strict=True) if run.noticed]
+    hidden = hidden_by(ground, missed, [(row,) for row in rows], SECONDS)
+    not_blind = _refuted(ground, caught, hidden, by_id, vague)
+    pairs = hidden_by(ground, missed, pairs_of([row for row in rows if (row.id,) not in not_blind]), SECONDS)
+    not_blind |= _refuted(ground, caught, pairs, by_id, vague)
+    # of what the tests have somewhere, only where nothing else is to be said: it is not where this one would show
+    plain = {
+        number: ((alone | both) - not_blind) or alone
+        for number, (alone, both) in enumerate(zip(hidden, pairs, strict=True))
+    }
     order: dict[tuple[str, ...], int] = {(row.id,): place for place, row in enumerate(rows)}
     restrictions = frozenset((row.id,) for row in rows if row.agree is None)
-    chosen = cover(plain, order, restrictions)
-    by_id = {row.id: row for row in rows}
+    chosen = cover(plain, order, restrictions, vague)
     reasons = [_reason(one, by_id, [ids for ids in plain.values() if one.ids in ids], not_blind) for one in chosen]
     reasons.sort(key=lambda reason: -reason.survivors)
-    told = {number: tuple("+".join(one.ids) for one in chosen if one.ids in plain[number]) for number in plain}
+    told = iter(tuple("+".join(one.ids) for one in chosen if one.ids in plain[number]) for number in plain)
     audited = [
-        _audited(ground.source, mutant, run, told.get(number, ()))
-        for number, (mutant, run) in enumerate(zip(found, runs, strict=True))
+        _audited(ground.source, mutant, run, () if run.noticed else next(told))
+        for mutant, run in zip(found, runs, strict=True)
     ]
     unexplained = sum(not ids for ids in plain.values())
     file = str(ground.source.path)
     return Audit(ground.subject.name, command, file, seconds, tuple(audited), tuple(reasons), unexplained, asked)
+
+
+def _refuted(
+    ground: Ground,
+    caught: Sequence[Mutant],
+    hidden: Sequence[Hidden],
+    rows: Mapping[str, Blindness],
+    vague: frozenset[tuple[str, ...]],
+) -> frozenset[tuple[str, ...]]:
+    """Which of the things that hide survivors would have hidden a mutant that was noticed; the most telling alone."""
+    counts = Counter(ids for ids_of in hidden for ids in ids_of)
+    asked = [tuple(rows[id] for id in ids) for ids, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    known = hidden_by(ground, caught, asked[:TELLING], SECONDS)
+    return refuted(hidden, known, vague)
 
 
 def _reason(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+VAGUE = 1.5  # sentences that a vague one counts as
 Hidden = frozenset[tuple[str, ...]]
 
 
@@ -33,11 +34,17 @@ class Chosen:
 
 
 def cover(
-    survivors: Mapping[int, Hidden], order: Mapping[tuple[str, ...], int], restrictions: frozenset[tuple[str, ...]]
+    survivors: Mapping[int, Hidden],
+    order: Mapping[tuple[str, ...], int],
+    restrictions: frozenset[tuple[str, ...]],
+    vague: frozenset[tuple[str, ...]],
 ) -> list[Chosen]:
     """The fewest ids, greedily, such that each survivor that can be explained is; of equals the likelier first.
 
+    A pair counts as two sentences: it is chosen where it accounts for twice as many as one alone.
+
     Args:
+        vague: what hides a mutant in most cases only, which is less of a reason.
         survivors: what hides each. order: of likelihood, of single ids. restrictions: those ids that restrict the cases: a
             survivor that is hidden by two of them shows only where neither holds.
     """
@@ -48,7 +55,8 @@ def cover(
     left = {number for number, hidden in survivors.items() if hidden}
     chosen: list[Chosen] = []
     while left:
-        best = max(hides, key=lambda ids: (len(hides[ids] & left), -order.get(ids, len(order)), ids))
+        gains = {ids: len(hides[ids] & left) / (VAGUE if ids in vague else len(ids)) for ids in hides}
+        best = max(hides, key=lambda ids: (gains[ids], -order.get(ids, len(order)), ids))
         same = [ids for ids in restrictions & hides.keys() if hides[ids] == hides[best] and ids != best]
         also = sorted(same, key=lambda ids: order[ids]) if best in restrictions else []
         chosen.append(Chosen(best, tuple(also)))

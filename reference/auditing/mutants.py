@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from math import prod
 from typing import Any
@@ -35,6 +35,7 @@ from reference.truth.verdict import Trial, judge
 SMALL = 1_500  # numbers of x in a case that mutants are tried on
 ORDINARY = ("unit", "shifted", "integers", "small")  # data that a test of one's own may be asked to have
 CRASHES = 8  # children that may be lost to mutants
+POOL = 3  # times as many mutants are found as are tried, so that those that few cases show are among these
 DIGITS = 5  # to which two mutants must give the same numbers to be one
 
 
@@ -44,10 +45,12 @@ class Mutant:
 
     Attributes:
         edit: of the source. wrong: the quantities that it spoils in ordinary cases, in the order of a layer.
+        pattern: the same for mutants that are wrong in the same of the crossed cases.
     """
 
     edit: Edit
     wrong: tuple[str, ...]
+    pattern: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,11 @@ class Ground:
     @property
     def source(self) -> Source:
         return self.located.source
+
+    @cached_property
+    def crossed(self) -> frozenset[Case]:
+        """The cases that vary several things at a time."""
+        return frozenset(self.scope.fit(case) for case in _crossed(self.scope))
 
     def bench(self) -> Bench:
         """The layer as it is, in a process that ends afterwards."""
@@ -111,6 +119,10 @@ def _crossed(scope: Scope) -> Iterator[Case]:
             for one in (with_gamma(case, True), with_gamma(case, False), *without):
                 for calls, training in product((1, 2), (True, False) if kind.tracks else (True,)):
                     yield replace(one, calls=calls, training=training, data="shifted")
+            for values, dy in (("unit", "unit"), ("random", "ones"), ("unit", "ones")):
+                yield replace(case, affine_values=values, dy_data=dy, data="shifted")
+            for momentum in (0.0, 0.4) if kind.tracks else ():
+                yield replace(with_options(case, momentum=momentum), calls=2, data="shifted")
 
 
 def ground_probes(subject: InProcess, scope: Scope, convention: Convention) -> tuple[Probe, ...]:
@@ -127,35 +139,50 @@ def is_sound(trial: Trial) -> bool:
 
 
 def find_mutants(ground: Ground, count: int, seed: int, seconds: float) -> list[Mutant]:
-    """Up to so many mutants, spread over the lines of the source and the kinds of edit; of those alike one."""
+    """Up to so many mutants, spread over the lines of the source and the kinds of edit; of those alike one.
+
+    Half of them as they come. Most edits spoil every case, which any test notices: the other half is spread over the cases that
+    are spoiled, so that those are among them that are right where gamma is 1, or in training mode.
+    """
+    pool = _found(ground, POOL * count, seed, seconds)
+    chosen = pool[: count - count // 2]
+    groups: dict[str, list[Mutant]] = defaultdict(list)
+    for mutant in pool[len(chosen) :]:
+        groups[mutant.pattern].append(mutant)
+    while groups and len(chosen) < count:
+        for pattern in list(groups):
+            if len(chosen) < count:
+                chosen.append(groups[pattern].pop(0))
+            if not groups[pattern]:
+                del groups[pattern]
+    return sorted(chosen, key=lambda mutant: (mutant.edit.line, mutant.edit.start, mutant.edit.text))
+
+
+def _found(ground: Ground, count: int, seed: int, seconds: float) -> list[Mutant]:
     found: list[Mutant] = []
     skip, end = 0, time.monotonic() + seconds
     for _ in range(CRASHES):
         known = len(found)
-        child = forked("mutants", partial(_search, ground, count - known, seed, skip, _marks(found)))
+        child = forked("mutants", partial(_search, ground, count - known, seed, skip))
         try:
             for _, message in messages([child], end):
                 if message is None or message.get("waiting"):
                     continue
                 skip = int(message.get("at", skip))
                 if "edit" in message:
-                    found.append(Mutant(unpacked(message["edit"]), tuple(message["wrong"])))
+                    found.append(Mutant(unpacked(message["edit"]), tuple(message["wrong"]), message["pattern"]))
         finally:
             child.end()
         if child.finished or time.monotonic() >= end:
             break
         skip += 1  # the edit that ended the process
-    return sorted(found, key=lambda mutant: (mutant.edit.line, mutant.edit.start, mutant.edit.text))
-
-
-def _marks(found: Sequence[Mutant]) -> Counter[str]:
-    return Counter(mutant.edit.kind for mutant in found)
+    return found
 
 
 # --- and in the child ---------------------------------------------------------------------------------------------------
 
 
-def _search(ground: Ground, count: int, seed: int, skip: int, kinds: Counter[str], send: Send) -> None:
+def _search(ground: Ground, count: int, seed: int, skip: int, send: Send) -> None:
     bench = ground.bench()
     edits = list(evenly(_edits(bench, ground), seed))
     seen: set[Any] = set()
@@ -168,7 +195,7 @@ def _search(ground: Ground, count: int, seed: int, skip: int, kinds: Counter[str
             continue
         seen.add(outcome[1])
         count -= 1
-        send({"edit": packed(edit), "wrong": outcome[0]})
+        send({"edit": packed(edit), "wrong": outcome[0], "pattern": outcome[2]})
 
 
 def _edits(bench: Bench, ground: Ground) -> list[Edit]:
@@ -230,32 +257,34 @@ def evenly(edits: Sequence[Edit], seed: int) -> Iterator[Edit]:
                 lines.remove(line)
 
 
-def _tried(bench: Bench, ground: Ground, edit: Edit) -> tuple[list[str], Any] | None:
-    """What an edit spoils, and a mark that edits have in common that give the same; None if it is no mutant to ask about."""
+def _tried(bench: Bench, ground: Ground, edit: Edit) -> tuple[list[str], Any, str] | None:
+    """What an edit spoils, a mark of the numbers that it gives, and its pattern; None if it is no mutant to ask about."""
     try:
         code = bench.patch.compiled(edit.key, edit.places)
         bench.patch.put(edit.key, code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     try:
-        return _spoiled(bench, ground.probes)
+        return _spoiled(bench, ground)
     finally:
         bench.patch.restore(edit.key)
 
 
-def _spoiled(bench: Bench, probes: Sequence[Probe]) -> tuple[list[str], Any] | None:
+def _spoiled(bench: Bench, ground: Ground) -> tuple[list[str], Any, str] | None:
     wrong: set[str] = set()
     mark: list[Any] = []
-    for place, probe in enumerate(probes):
+    pattern = ""
+    for place, probe in enumerate(ground.probes):
         look = bench.looked(probe)
         if look.raised:
             return None  # any test that calls it there notices
         if place < len(bench.screen.first) or (look.wrong and len(mark) < 2 * len(bench.screen.first)):
             mark.append((place, _numbers(look)))
         wrong |= look.wrong
+        pattern += "01"[bool(look.wrong)] if probe.case in ground.crossed else ""
     if not wrong:
         return None
-    return [name for name in QUANTITIES if name in wrong], tuple(mark)
+    return [name for name in QUANTITIES if name in wrong], tuple(mark), pattern
 
 
 def _numbers(look: Look) -> tuple[Any, ...]:

@@ -24,9 +24,9 @@ from reference.truth.verdict import judge
 USUAL_EPS = 1e-5
 TOLERANCES = (1e-6, 1e-4, 1e-2, 0.1, 0.5)  # absolute, of usual data
 CRASHES = 8
-JOINING = frozenset(  # what is common enough in tests to be looked at in pairs, besides ranks and quantities
-    ("gamma-of-ones", "dy-of-ones", "norms", "sums", "tolerance-0.01", "only-training", "first-call", "always-affine")
-)
+# What is common enough in tests to be looked at in pairs, besides ranks and quantities.
+JOINING = {"gamma-of-ones", "dy-of-ones", "norms", "sums", "tolerance-0.01", "first-call", "one-normalized-axis"}
+JOINING |= {"only-training", "always-affine", "usual-momentum"}
 ONE_SIDED = 0.5  # the share of the wrong cases in which all differences have one sign
 MOSTLY = 0.75  # the share of the wrong cases that are within a tolerance
 

@@ -45,17 +45,17 @@ def snapshot(folder):
 def test_what_gamma_of_ones_hides_is_not_noticed_and_said(folder):
     before = snapshot(folder)
     seen = []
-    found = audited("gamma_of_ones", 24, progress=lambda done, total: seen.append((done, total)))
+    found = audited("gamma_of_ones", 16, progress=lambda done, total: seen.append((done, total)))
     assert snapshot(folder) == before  # nothing of the tree is written, nor added
     assert not found.passed
-    assert 2 <= len(found.survivors) < 12
+    assert 2 <= len(found.survivors) < 10
     first = found.reasons[0]
     assert first.id == "gamma-of-ones"
     assert "set gamma and beta to random numbers" in first.advice
-    assert seen[-1] == (24, 24)
+    assert seen[-1] == (16, 16)
     text = str(found)
-    assert f"{len(found.survivors)} of 24 mistakes are not noticed." in text
-    assert f"{first.survivors} need a gamma that is not 1" in text
+    assert f"{len(found.survivors)} of 16 mistakes are not noticed." in text
+    assert re.search(rf"{first.survivors} needs? a gamma that is not 1", text)
     content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert content["survivors"] == len(found.survivors)
     for mutant in found.mutants:
@@ -64,9 +64,9 @@ def test_what_gamma_of_ones_hides_is_not_noticed_and_said(folder):
 
 
 def test_thorough_tests_notice_all(folder):
-    found = audited("thorough", 12)
+    found = audited("thorough", 8)
     assert found.passed
-    assert "All 12 mistakes are noticed." in str(found)
+    assert "All 8 mistakes are noticed." in str(found)
 
 
 BLIND = {
@@ -118,13 +118,13 @@ def test_no_survivor_is_right(folder):
 def test_command_says_what_is_not_noticed(folder, capsys, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{__import__('os').environ['PATH']}")
     code = main(
-        ["--audit", "pytest -q gamma_of_ones.py", "my_layers.py:MyLayerNorm", "--mutants", "8", "--json", "audit.json"]
+        ["--audit", "pytest -q gamma_of_ones.py", "my_layers.py:MyLayerNorm", "--mutants", "5", "--json", "audit.json"]
     )
     content = json.loads(Path("audit.json").read_text())
     printed = capsys.readouterr().out
     assert code == (0 if content["passed"] else 1)
-    assert len(content["mutants"]) == 8
-    assert re.search(r"All 8 mistakes are noticed|\d of 8 mistakes (is|are) not noticed", printed)
+    assert len(content["mutants"]) == 5
+    assert re.search(r"All 5 mistakes are noticed|\d of 5 mistakes (is|are) not noticed", printed)
 
 
 def test_tests_that_fail_by_themselves_are_shown(folder, capsys):
@@ -174,7 +174,7 @@ def test_another_command_runs_in_processes_of_its_own(folder):
         "y = MyLayerNorm(4).forward(np.arange(8.0).reshape(2, 4))\n"
         "assert abs(y.mean()) < 1e-6 and abs(y.std() - 1) < 1e-3\n"
     )
-    found = reference.audit("my_layers.py:MyLayerNorm", f"{sys.executable} script.py", mutants=8)
+    found = reference.audit("my_layers.py:MyLayerNorm", f"{sys.executable} script.py", mutants=6)
     assert {mutant.noticed for mutant in found.mutants} == {True, False}
 
 

@@ -150,9 +150,10 @@ def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], 
     not_blind = _refuted(ground, caught, hidden, by_id, vague)
     pairs = hidden_by(ground, missed, pairs_of([row for row in rows if (row.id,) not in not_blind]), SECONDS)
     not_blind |= _refuted(ground, caught, pairs, by_id, vague)
-    # of what the tests have somewhere, only where nothing else is to be said: it is not where this one would show
+    # what the tests have somewhere is said only where nothing else is to be: it may not be where this one would show
+    common = frozenset((row.id,) for row in rows if row.is_common)
     plain = {
-        number: ((alone | both) - not_blind) or alone
+        number: ((alone | both) - not_blind) or (alone & common)
         for number, (alone, both) in enumerate(zip(hidden, pairs, strict=True))
     }
     order: dict[tuple[str, ...], int] = {(row.id,): place for place, row in enumerate(rows)}

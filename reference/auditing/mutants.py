@@ -73,9 +73,10 @@ class Ground:
         return self.located.source
 
     @cached_property
-    def crossed(self) -> frozenset[Case]:
-        """The cases that vary several things at a time."""
-        return frozenset(self.scope.fit(case) for case in _crossed(self.scope))
+    def telling(self) -> int:
+        """How many of the first probes vary several things at a time."""
+        crossed = {self.scope.fit(case) for case in _crossed(self.scope)}
+        return sum(probe.case in crossed for probe in self.probes)
 
     def bench(self) -> Bench:
         """The layer as it is, in a process that ends afterwards."""
@@ -86,7 +87,7 @@ class Ground:
 
 
 def ordinary(scope: Scope) -> list[Case]:
-    """The cases that mutants are judged by: what tests of one's own may be asked to try; the plainest first.
+    """The cases that mutants are judged by: what tests of one's own may be asked to try; the most telling first.
 
     Without the regimes in which a layer loses digits, float16, and x that the caller overwrites: a mutant that is wrong
     there alone is not counted, so that no test is blamed for what few tests need.
@@ -102,7 +103,7 @@ def ordinary(scope: Scope) -> list[Case]:
         and case.options.get("eps", 0.0) is not None
     ]
     crossed = [scope.fit(case) for case in _crossed(scope)]
-    return list(dict.fromkeys([*designed, *(case for case in crossed if not scope.lacks(case))]))
+    return list(dict.fromkeys([*(case for case in crossed if not scope.lacks(case)), *designed]))
 
 
 def _crossed(scope: Scope) -> Iterator[Case]:
@@ -275,13 +276,15 @@ def _spoiled(bench: Bench, ground: Ground) -> tuple[list[str], Any, str] | None:
     mark: list[Any] = []
     pattern = ""
     for place, probe in enumerate(ground.probes):
+        if place >= ground.telling and wrong:
+            break  # the others would add more of the same
         look = bench.looked(probe)
         if look.raised:
             return None  # any test that calls it there notices
         if place < len(bench.screen.first) or (look.wrong and len(mark) < 2 * len(bench.screen.first)):
             mark.append((place, _numbers(look)))
         wrong |= look.wrong
-        pattern += "01"[bool(look.wrong)] if probe.case in ground.crossed else ""
+        pattern += "01"[bool(look.wrong)] if place < ground.telling else ""
     if not wrong:
         return None
     return [name for name in QUANTITIES if name in wrong], tuple(mark), pattern

@@ -57,8 +57,9 @@ class Blindness:
         return "cases" if self.agree is None else "quantities" if self.restrict is None else "comparison"
 
     @property
-    def is_rank(self) -> bool:
-        return self.id.startswith("only-") and self.id.endswith("d")
+    def is_common(self) -> bool:
+        """Whether it is so common in tests that they may have it in one place and not in another, or with something else."""
+        return self.id in JOINING or self.of == "quantities" or self.id in {f"only-{rank}d" for rank in (2, 3, 4, 5)}
 
 
 Together = tuple[Blindness, ...]
@@ -66,7 +67,7 @@ Together = tuple[Blindness, ...]
 
 def pairs_of(rows: Sequence[Blindness]) -> list[Together]:
     """The pairs that tests are likely to have together, for what only both of them hide; two of a comparison are none."""
-    joined = combinations([row for row in rows if row.id in JOINING or row.of == "quantities" or row.is_rank], 2)
+    joined = combinations([row for row in rows if row.is_common], 2)
     return [(one, other) for one, other in joined if one.of == "cases" or one.of != other.of]
 
 

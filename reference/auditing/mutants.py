@@ -35,6 +35,7 @@ from reference.truth.verdict import Trial, judge
 SMALL = 1_500  # numbers of x in a case that mutants are tried on
 ORDINARY = ("unit", "shifted", "integers", "small")  # data that a test of one's own may be asked to have
 CRASHES = 8  # children that may be lost to mutants
+PATIENCE = 2.0  # seconds that one case may take: by the clock, and other work must not make a mutant another one
 POOL = 3  # times as many mutants are found as are tried, so that those that few cases show are among these
 DIGITS = 5  # to which two mutants must give the same numbers to be one
 
@@ -82,7 +83,7 @@ class Ground:
         """The layer as it is, in a process that ends afterwards."""
         prepared()
         bench = Bench(self.subject, Screen(self.probes[:3], self.probes[3:]), Patch(self.located, self.source))
-        bench.limit = 0.25
+        bench.limit = PATIENCE
         return bench
 
 

@@ -16,6 +16,7 @@ from reference.auditing.runner import NotAudited, command_of
 from reference.command.main import main
 from reference.repair.edits import Edit
 from reference.repair.source import Key
+from reference.subjects.loading import load
 
 AUDITED = Path(__file__).parent / "audited"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark"]
@@ -104,9 +105,7 @@ def test_no_survivor_is_right(folder):
         path = Path(f"mutant_{number}.py")
         path.write_text(text)
         subprocess.run(["patch", "-p1", str(path)], input=mutant.diff, text=True, check=True, capture_output=True)
-        report = reference.check(
-            reference.subjects.loading.load(f"{path}:MyLayerNorm"), examples=0, minimize=False, name=str(path)
-        )
+        report = reference.check(load(f"{path}:MyLayerNorm"), examples=0, minimize=False)
         assert not report.passed, mutant
         wrong = {name for name, figures in report.quantities.items() if not figures.passed}
         assert set(mutant.wrong) <= wrong

@@ -151,7 +151,7 @@ def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], 
     pairs = hidden_by(ground, missed, pairs_of([row for row in rows if (row.id,) not in not_blind]), SECONDS)
     not_blind |= _refuted(ground, caught, pairs, by_id, vague)
     # what the tests have somewhere is said only where nothing else is to be: it may not be where this one would show
-    common = frozenset((row.id,) for row in rows if row.is_common and row.of != "quantities")
+    common = frozenset((row.id,) for row in rows if row.is_common and row.of == "cases")
     plain = {
         number: ((alone | both) - not_blind) or (alone & common)
         for number, (alone, both) in enumerate(zip(hidden, pairs, strict=True))

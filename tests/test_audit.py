@@ -65,9 +65,9 @@ def test_what_gamma_of_ones_hides_is_not_noticed_and_said(folder):
 
 
 def test_thorough_tests_notice_all(folder):
-    found = audited("thorough", 8)
+    found = audited("thorough", 6)
     assert found.passed
-    assert "All 8 mistakes are noticed." in str(found)
+    assert "All 6 mistakes are noticed." in str(found)
 
 
 BLIND = {
@@ -173,7 +173,7 @@ def test_another_command_runs_in_processes_of_its_own(folder):
         "y = MyLayerNorm(4).forward(np.arange(8.0).reshape(2, 4))\n"
         "assert abs(y.mean()) < 1e-6 and abs(y.std() - 1) < 1e-3\n"
     )
-    found = reference.audit("my_layers.py:MyLayerNorm", f"{sys.executable} script.py", mutants=6)
+    found = reference.audit("my_layers.py:MyLayerNorm", f"{sys.executable} script.py", mutants=5)
     assert {mutant.noticed for mutant in found.mutants} == {True, False}
 
 

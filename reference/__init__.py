@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reference.auditing.audit import audit
+    from reference.auditing.report import Audit
     from reference.checks import check
     from reference.reporting.report import Report
     from reference.subjects.functions import from_functions
@@ -19,15 +21,26 @@ if TYPE_CHECKING:
     from reference.testing import assert_matches, parametrize_with_checks
 
 _HOME = {
+    "Audit": "reference.auditing.report",
     "Refused": "reference.subjects.reading",
     "Report": "reference.reporting.report",
     "assert_matches": "reference.testing",
+    "audit": "reference.auditing.audit",
     "check": "reference.checks",
     "from_functions": "reference.subjects.functions",
     "parametrize_with_checks": "reference.testing",
 }
 
-__all__ = ["Refused", "Report", "assert_matches", "check", "from_functions", "parametrize_with_checks"]
+__all__ = [
+    "Audit",
+    "Refused",
+    "Report",
+    "assert_matches",
+    "audit",
+    "check",
+    "from_functions",
+    "parametrize_with_checks",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ ROOMS = (
     "probing",
     "fixing",
     "checks",
+    "auditing",
     "testing",
     "by_name",
     "configuration",
@@ -48,6 +49,11 @@ THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use 
     "reference.reporting.replay": {"numpy", "torch"},  # its text is a program that must do without this project
     "reference.run": {"hypothesis"},
     "reference.repair": {"numpy"},
+    "reference.auditing": {"numpy"},
+    "reference.auditing.warm": {
+        "pytest",
+        "normcheck_audit_hook",
+    },  # runs in the tests' own Python, with a copy of `hook`
     "reference.testing": {"pytest"},
     "reference.plugin": {"pytest"},
     "reference.command": {"rich"},

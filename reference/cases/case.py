@@ -59,8 +59,8 @@ class Case:
             with one and the same array for every x, "eval between" with every second one in eval mode, "another alive" with
             another layer of the class at work between forward and backward.
         overwrite: what the caller changes in place between forward and backward: "x", "y" or nothing.
-        dy_data: "unit", "large" for an upstream gradient of a thousand, "positive", whose sums grow and grow, or "centred",
-            whose sums do not.
+        dy_data: "unit", "large" for an upstream gradient of a thousand, "positive", whose sums grow and grow, "centred",
+            whose sums do not, or "ones", which hides mistakes, and is here to tell which ones it hides.
     """
 
     kind: Kind
@@ -241,6 +241,8 @@ def _numbers(case: Case, call: int) -> tuple[Array, Array]:
     dy = rng.standard_normal(shape) + (0.3 if case.dy_data != "centred" else 0.0)
     if case.dy_data in ("large", "positive"):
         dy = 1e3 * dy if case.dy_data == "large" else np.abs(dy)
+    if case.dy_data == "ones":
+        dy = np.ones(shape)
     return x, dy.astype(case.dtype)
 
 

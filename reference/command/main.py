@@ -93,6 +93,12 @@ def _command(options: argparse.Namespace, console: Console, errors: Console) -> 
 
         listings.print_faults(console) if options.faults else listings.explain(options.explain, console)
         return 0
+    if options.audit is not None:
+        from reference.command import auditing
+
+        _refuse_unwritable(options)
+        with _progress(errors, options.audit) as progress:
+            return auditing.run(options, console, errors, progress)
     return _check(options, console, errors)
 
 

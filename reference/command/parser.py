@@ -61,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--baseline", type=Path, metavar="FILE", help="hold each quantity's worst error, and the number of "
                        "cases, against what they were")  # fmt: skip
     found.add_argument("--update-baseline", action="store_true", help="write them there instead")
+    found.add_argument("--audit", metavar="COMMAND", help="run these tests on mistakes made in the layer, and say "
+                       "which of them they would not notice, and why: normcheck --audit 'pytest tests' SUBJECT")  # fmt: skip
+    found.add_argument(
+        "--mutants", type=_count, default=60, metavar="N", help="mistakes that an audit makes (default 60)"
+    )
     found.add_argument("--faults", action="store_true", help="print the dictionary of mistakes")
     found.add_argument("--explain", metavar="ID", help="print one entry of it")
     found.add_argument("--version", action="version", version=f"%(prog)s {_version()}")

@@ -1,0 +1,210 @@
+"""The audit of a layer's tests: the layer is judged, its mutants are found, the tests run on each, and it is said why.
+
+Puts the parts together. The layer runs in this process and in forks of it; the tests in processes of their own.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reference.auditing.cover import Chosen, Hidden, cover, refuted
+from reference.auditing.mutants import Ground, Mutant, find_mutants, ground_probes
+from reference.auditing.reasons import Blindness, hidden_by, pairs_of, table
+from reference.auditing.report import Audit, Audited, Reason
+from reference.auditing.runner import NotAudited, Run, Runner, default_workers
+from reference.probing import probe
+from reference.repair.fix import fix_of
+from reference.repair.processes import can_fork
+from reference.repair.source import NoSource, Source
+from reference.repair.units import locate
+from reference.subjects.guard import Clock, attribute
+from reference.subjects.in_process import InProcess
+from reference.subjects.loading import opened
+from reference.subjects.reading import kind_of, name_of
+from reference.truth.convention import Convention
+
+TELLING = 60  # reasons that are held against the mutants that were noticed
+SECONDS = 120.0  # for the search for mutants, and for the reasons, at most
+Progress = Callable[[int, int], None]
+
+
+def audit(
+    layer: Any,
+    tests: str | Sequence[str],
+    *,
+    like: str | None = None,
+    mutants: int = 60,
+    seed: int = 0,
+    accept: Iterable[str] = (),
+    names: Mapping[str, str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    channels_last: bool = False,
+    ndims: Sequence[int] | None = None,
+    timeout: float = 60.0,
+    workers: int | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Find the mistakes of a layer that its tests would not notice, and say what the tests lack.
+
+    Args:
+        layer: a SUBJECT as on the command line, "my_layers.py:MyNorm", or a class or factory that comes from a file.
+        tests: the command that runs its tests.
+        like, accept, names, dtypes, channels_last, ndims, timeout: as of `check`.
+        mutants: how many mistakes to try, at most. seed: of their choice.
+        workers: runs of the tests at a time, by default one a core.
+        folder: where to run the tests, by default here.
+        progress: called with the runs done and the runs to do.
+
+    Raises:
+        Refused: there is nothing to audit: the layer is wrong, or the tests do not pass or do not use it.
+        Unusable, ValueError, TypeError: an argument is not what it should be.
+    """
+    if mutants < 1:
+        raise ValueError(f"Expected mutants to be at least 1 but got {mutants}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"Expected workers to be at least 1 but got {workers}")
+    if not can_fork():
+        raise NotAudited("Expected a platform that can fork: mutants are judged in processes of their own")
+    place = Path(folder or Path.cwd()).resolve()
+    with _without_torch():
+        subject = _subject(layer, like, channels_last, names)
+        ground = _ground(subject, tuple(accept), ndims, dtypes, timeout)
+        source = ground.source
+        assert source.path is not None
+        command = tests if isinstance(tests, str) else " ".join(tests)
+        with Runner(
+            tests, source.path, source.text.encode(source.encoding), place, workers or default_workers()
+        ) as run:
+            run.clean()
+            found = find_mutants(ground, mutants, seed, SECONDS)
+            texts = [mutant.edit.applied(source.text).encode(source.encoding) for mutant in found]
+            total = len(found)
+            runs = run.run(texts, (lambda done: progress(done, total)) if progress else None)
+            seconds = run.seconds
+        return _report(ground, command, found, runs, seconds, mutants)
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Exact values decide, and torch takes a second or two to import."""
+    before, Convention.beside_torch = Convention.beside_torch, False
+    try:
+        yield
+    finally:
+        Convention.beside_torch = before
+
+
+def _subject(layer: Any, like: str | None, channels_last: bool, names: Mapping[str, str] | None) -> InProcess:
+    if isinstance(layer, str):
+        factory, kind = opened(layer, like)
+        return InProcess(factory, kind, layer, channels_last, names)
+    if not callable(layer):
+        raise TypeError(f"Expected layer to be a SUBJECT, a class or a factory but got {layer!r}")
+    name = name_of(layer)
+    return InProcess(layer, kind_of(name, like or attribute(layer, "like")), name, channels_last, names)
+
+
+def _ground(
+    subject: InProcess,
+    accept: tuple[str, ...],
+    ndims: Sequence[int] | None,
+    dtypes: Sequence[str] | None,
+    timeout: float,
+) -> Ground:
+    """The layer with the cases in which mutants are judged.
+
+    Raises:
+        NotAudited: it is wrong itself, or has no source that could be edited.
+    """
+    probed = probe(subject, ndims, accept, timeout, dtypes=dtypes)
+    if any(trial.failed for trial in probed.trials):
+        wrong = sorted({name for trial in probed.trials for name in trial.wrong})
+        raise NotAudited(
+            f"Expected a layer that is right but {subject.name} is wrong itself"
+            f"{' in ' + ', '.join(wrong) if wrong else ''}: normcheck {subject.name} says how"
+        )
+    convention, scope = probed.run.convention, probed.discovery.scope
+    probes = ground_probes(subject, scope, convention)
+    if not probes:
+        raise NotAudited(f"{subject.name} takes no ordinary case in which a mistake could show")
+    try:
+        located = locate(subject, [probe.case for probe in probes[:3]], Clock(5.0))
+    except NoSource as error:
+        raise NotAudited(f"{subject.name} has no source that could be edited: {error}") from None
+    if located.source.path is None:
+        raise NotAudited(f"{subject.name} is in no file that tests could import: {located.source.filename}")
+    return Ground(subject, located, probes, convention, scope)
+
+
+def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], seconds: float, asked: int) -> Audit:
+    rows = table(ground.scope)
+    by_id = {row.id: row for row in rows}
+    vague = frozenset((row.id,) for row in rows if row.share < 1)
+    missed = [mutant for mutant, run in zip(found, runs, strict=True) if not run.noticed]
+    caught = [mutant for mutant, run in zip(found, runs, strict=True) if run.noticed]
+    hidden = hidden_by(ground, missed, [(row,) for row in rows], SECONDS)
+    not_blind = _refuted(ground, caught, hidden, by_id, vague)
+    pairs = hidden_by(ground, missed, pairs_of([row for row in rows if (row.id,) not in not_blind]), SECONDS)
+    not_blind |= _refuted(ground, caught, pairs, by_id, vague)
+    # what the tests have somewhere is said only where nothing else is to be: it may not be where this one would show
+    common = frozenset((row.id,) for row in rows if row.is_common and row.of == "cases")
+    plain = {
+        number: ((alone | both) - not_blind) or (alone & common)
+        for number, (alone, both) in enumerate(zip(hidden, pairs, strict=True))
+    }
+    order: dict[tuple[str, ...], int] = {(row.id,): place for place, row in enumerate(rows)}
+    restrictions = frozenset((row.id,) for row in rows if row.agree is None)
+    chosen = cover(plain, order, restrictions, vague)
+    reasons = [_reason(one, by_id, [ids for ids in plain.values() if one.ids in ids], not_blind) for one in chosen]
+    reasons.sort(key=lambda reason: -reason.survivors)
+    told = iter(tuple("+".join(one.ids) for one in chosen if one.ids in plain[number]) for number in plain)
+    audited = [
+        _audited(ground.source, mutant, run, () if run.noticed else next(told))
+        for mutant, run in zip(found, runs, strict=True)
+    ]
+    unexplained = sum(not ids for ids in plain.values())
+    file = str(ground.source.path)
+    return Audit(ground.subject.name, command, file, seconds, tuple(audited), tuple(reasons), unexplained, asked)
+
+
+def _refuted(
+    ground: Ground,
+    caught: Sequence[Mutant],
+    hidden: Sequence[Hidden],
+    rows: Mapping[str, Blindness],
+    vague: frozenset[tuple[str, ...]],
+) -> frozenset[tuple[str, ...]]:
+    """Which of the things that hide survivors would have hidden a mutant that was noticed; the most telling alone."""
+    counts = Counter(ids for ids_of in hidden for ids in ids_of)
+    asked = [tuple(rows[id] for id in ids) for ids, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    known = hidden_by(ground, caught, asked[:TELLING], SECONDS)
+    return refuted(hidden, known, vague)
+
+
+def _reason(
+    chosen: Chosen, rows: Mapping[str, Blindness], survivors: Sequence[Hidden], not_blind: frozenset[tuple[str, ...]]
+) -> Reason:
+    own = [rows[id] for id in chosen.ids]
+    too = [rows[id] for ids in chosen.also for id in ids]
+    lacking = " and ".join([", or ".join(row.lacking for row in own), *(row.lacking for row in too)])
+    advice = tuple(row.advice for row in (*own, *too))
+    return Reason("+".join(chosen.ids), lacking, advice, len(survivors), chosen.ids in not_blind)
+
+
+def _audited(source: Source, mutant: Mutant, run: Run, reasons: tuple[str, ...]) -> Audited:
+    change = fix_of(source, mutant.edit.applied(source.text), mutant.wrong, 0)
+    return Audited(
+        change.line,
+        change.before,
+        change.after,
+        mutant.edit.kind,
+        change.diff,
+        mutant.wrong,
+        run.noticed,
+        run.seconds,
+        reasons,
+    )

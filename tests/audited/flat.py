@@ -1,0 +1,22 @@
+"""x in 2D alone."""
+
+import numpy as np
+from helpers import drawn, gradients, oracle
+from my_layers import MyLayerNorm
+
+
+def close(a, b, atol=1e-7):
+    assert a.shape == b.shape
+    assert np.abs(a - b).max() <= atol
+
+
+def test_layer_norm():
+    for shape in ((4, 7), (5, 6)):
+        x, dy, gamma, beta = drawn(shape)
+        layer = MyLayerNorm(shape[-1])
+        layer.gamma, layer.beta = gamma, beta
+        close(layer.forward(x), oracle(x, gamma, beta))
+        dx, dgamma, dbeta = gradients(x, dy, gamma, beta)
+        close(layer.backward(dy), dx)
+        close(layer.dgamma, dgamma)
+        close(layer.dbeta, dbeta)

@@ -1,0 +1,224 @@
+"""The audit of tests: which mistakes they would not notice, and why; on test files with one blindness each."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reference
+from reference.auditing.cover import cover, refuted
+from reference.auditing.mutants import evenly
+from reference.auditing.runner import NotAudited, command_of
+from reference.command.main import main
+from reference.repair.edits import Edit
+from reference.repair.source import Key
+from reference.subjects.loading import load
+
+AUDITED = Path(__file__).parent / "audited"
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The layer and its tests in a folder of their own, and the working directory."""
+    for path in AUDITED.glob("*.py"):
+        if path.name != "__init__.py":
+            shutil.copy(path, tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_layers", raising=False)
+    return tmp_path
+
+
+def audited(name, mutants, **options):
+    return reference.audit("my_layers.py:MyLayerNorm", [*PYTEST, f"{name}.py"], mutants=mutants, **options)
+
+
+def snapshot(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_gamma_of_ones_hides_is_not_noticed_and_said(folder):
+    before = snapshot(folder)
+    seen = []
+    found = audited("gamma_of_ones", 16, progress=lambda done, total: seen.append((done, total)))
+    assert snapshot(folder) == before  # nothing of the tree is written, nor added
+    assert not found.passed
+    assert 2 <= len(found.survivors) < 10
+    first = found.reasons[0]
+    assert first.id == "gamma-of-ones"
+    assert "set gamma and beta to random numbers" in first.advice
+    assert seen[-1] == (16, 16)
+    text = str(found)
+    assert f"{len(found.survivors)} of 16 mistakes are not noticed." in text
+    assert re.search(rf"{first.survivors} needs? a gamma that is not 1", text)
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert content["survivors"] == len(found.survivors)
+    for mutant in found.mutants:
+        assert mutant.wrong
+        assert mutant.diff.startswith("--- a/my_layers.py")
+
+
+def test_thorough_tests_notice_all(folder):
+    found = audited("thorough", 6)
+    assert found.passed
+    assert "All 6 mistakes are noticed." in str(found)
+
+
+BLIND = {
+    "summed": ("gamma-of-ones+dy-of-ones",),
+    "gamma_of_ones": ("gamma-of-ones",),
+    "wide": ("tolerance-",),
+    "flat": ("only-2d", "one-normalized-axis"),
+    "norms": ("norms",),
+    "signed": ("one-sided-",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BLIND)
+def test_each_blindness_is_found_and_said(folder, name):
+    found = audited(name, 60)
+    assert not found.passed
+    ids = [reason.id for reason in found.reasons]
+    assert any(id.startswith(BLIND[name]) for id in ids), ids
+    assert found.unexplained <= 1
+
+
+@pytest.mark.slow
+def test_thorough_tests_notice_sixty(folder):
+    found = audited("thorough", 60)
+    assert found.passed, str(found)
+
+
+@pytest.mark.slow
+def test_no_survivor_is_right(folder):
+    """Each is what the whole verdict rejects, with the quantities that the audit says."""
+    found = audited("summed", 40)
+    text = Path("my_layers.py").read_text()
+    for number, mutant in enumerate(found.survivors):
+        path = Path(f"mutant_{number}.py")
+        path.write_text(text)
+        subprocess.run(["patch", "-p1", str(path)], input=mutant.diff, text=True, check=True, capture_output=True)
+        report = reference.check(load(f"{path}:MyLayerNorm"), examples=0, minimize=False)
+        assert not report.passed, mutant
+        wrong = {name for name, figures in report.quantities.items() if not figures.passed}
+        assert set(mutant.wrong) <= wrong
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_command_says_what_is_not_noticed(folder, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{__import__('os').environ['PATH']}")
+    code = main(
+        ["--audit", "pytest -q gamma_of_ones.py", "my_layers.py:MyLayerNorm", "--mutants", "5", "--json", "audit.json"]
+    )
+    content = json.loads(Path("audit.json").read_text())
+    printed = capsys.readouterr().out
+    assert code == (0 if content["passed"] else 1)
+    assert len(content["mutants"]) == 5
+    assert re.search(r"All 5 mistakes are noticed|\d of 5 mistakes (is|are) not noticed", printed)
+
+
+def test_tests_that_fail_by_themselves_are_shown(folder, capsys):
+    Path("failing.py").write_text("import my_layers\ndef test_it():\n    assert 1 + 1 == 3, 'arithmetic'\n")
+    code = main(["--audit", f"{' '.join(PYTEST)} failing.py", "my_layers.py:MyLayerNorm"])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert "Expected the tests to pass on the layer as it is" in error
+    assert "AssertionError: arithmetic" in error
+
+
+def test_tests_of_something_else_are_refused(folder, capsys):
+    Path("other.py").write_text("def test_it():\n    assert 1 + 1 == 2\n")
+    code = main(["--audit", f"{' '.join(PYTEST)} other.py", "my_layers.py:MyLayerNorm"])
+    assert code == 2
+    assert "Expected the tests to import" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_wrong_layer_is_refused(folder, capsys):
+    path = Path("my_layers.py")
+    path.write_text(path.read_text().replace("dy - mean_dy", "dy + mean_dy"))
+    assert main(["--audit", "pytest", "my_layers.py:MyLayerNorm"]) == 2
+    assert "is wrong itself in dx" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--audit", "pytest"], "Expected one SUBJECT for --audit but got none"),
+        (["--audit", "pytest", "a.py:B", "c.py:D"], "Expected one SUBJECT for --audit but got a.py:B c.py:D"),
+        (["--audit", "pytest", "a.py:B", "--mutants", "0"], "Expected --mutants to be at least 1 but got 0"),
+        (["--audit", "", "my_layers.py:MyLayerNorm"], "Expected a command that runs the tests but got ''"),
+        (["--audit", "no-such-program x", "my_layers.py:MyLayerNorm"], "there is no program 'no-such-program'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(folder, capsys, arguments, text):
+    assert main(arguments) == 2
+    assert text in " ".join(capsys.readouterr().err.split())
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def test_another_command_runs_in_processes_of_its_own(folder):
+    Path("script.py").write_text(
+        "import numpy as np\nfrom my_layers import MyLayerNorm\n"
+        "y = MyLayerNorm(4).forward(np.arange(8.0).reshape(2, 4))\n"
+        "assert abs(y.mean()) < 1e-6 and abs(y.std() - 1) < 1e-3\n"
+    )
+    found = reference.audit("my_layers.py:MyLayerNorm", f"{sys.executable} script.py", mutants=5)
+    assert {mutant.noticed for mutant in found.mutants} == {True, False}
+
+
+def test_commands_of_pytest_are_told(tmp_path):
+    python = Path(sys.executable)
+    command = command_of(f"A=1 {python} -m pytest -q 'a b.py'", tmp_path)
+    assert (command.python, command.arguments, command.here) == (str(python), ("-q", "a b.py"), True)
+    assert command.variables == {"A": "1"}
+    assert not command_of(f"cd x && {python} -m pytest", tmp_path).words  # for a shell
+    assert not command_of(f"{python} script.py", tmp_path).python
+    with pytest.raises(NotAudited, match="No closing quotation"):
+        command_of("pytest 'a", tmp_path)
+
+
+def test_edits_are_spread_over_lines_and_kinds():
+    edits = [
+        Edit(100 * line + n, 100 * line + n + 1, str(n), kind, 1.0, Key("f"), -1, line)
+        for line in range(5)
+        for kind, count in (("common", 20), ("rare", 1))
+        for n in range(count)
+    ]
+    first = list(evenly(edits, 0))
+    assert len(first) == len(edits)
+    assert {edit.line for edit in first[:5]} == set(range(5))
+    assert sum(edit.kind == "rare" for edit in first[:20]) == 5  # of 20 common ones
+    assert first == list(evenly(edits, 0))
+    assert first != list(evenly(edits, 1))
+
+
+A, B, C = ("a",), ("b",), ("c",)
+
+
+def test_what_would_have_hidden_a_noticed_mutant_is_no_reason():
+    survivors = [frozenset({A, B}), frozenset({B, C})]
+    assert refuted(survivors, [frozenset({A}), frozenset({C})], frozenset({C})) == {A}
+    assert refuted(survivors, [frozenset({C}), frozenset({C})], frozenset({C})) == {C}
+
+
+def test_fewest_sentences_account_for_the_survivors():
+    order = {A: 0, B: 1, C: 2}
+    hidden = {0: frozenset({A, C}), 1: frozenset({A}), 2: frozenset({B}), 3: frozenset(), 4: frozenset({A, C})}
+    assert [one.ids for one in cover(hidden, order, frozenset(), frozenset())] == [A, B]
+    tie = cover({0: frozenset({A, B})}, order, frozenset({A, B}), frozenset())
+    assert [(one.ids, one.also) for one in tie] == [(A, (B,))]  # hidden by either: it shows only without both
+    pair = ("a", "b")
+    both = {0: frozenset({pair, A}), 1: frozenset({pair, B}), 2: frozenset({pair})}
+    assert [one.ids for one in cover(both, order, frozenset(), frozenset())] == [pair]
+    assert [one.ids for one in cover({0: frozenset({pair, A})}, order, frozenset(), frozenset())] == [A]

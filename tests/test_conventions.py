@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from reference import check
+from reference.cases.case import make
 from reference.diagnosis.faults import FAULTS
+from reference.truth.convention import Convention
 from tests.planted import BY_FAULT
 
 BATCH_NORM = (
@@ -208,3 +210,11 @@ def test_bias_correction_can_be_accepted_whichever_way_it_is_done(row):
 
 def test_there_are_several_ways_to_correct_a_bias():
     assert len(IN_ITS_OWN_WAY) == 3
+
+
+def test_what_was_computed_without_torch_is_not_kept_for_those_who_ask_for_it(monkeypatch):
+    convention, case = Convention(), make("RMSNorm", (3, 5), seed=77)
+    monkeypatch.setattr(Convention, "beside_torch", False)
+    assert convention.expected(case).torch_errors == {}
+    monkeypatch.setattr(Convention, "beside_torch", True)
+    assert convention.expected(case).torch_errors.keys() == {"y", "dx", "dgamma"}

@@ -44,11 +44,12 @@ class Convention:
 
     def expected(self, case: Case) -> Expected:
         """What a case must give; kept for the next subject, but for the few large ones."""
-        return self._kept(case) if prod(case.shape) * case.calls <= KEPT else self._expected(case)
+        is_small = prod(case.shape) * case.calls <= KEPT
+        return (self._kept if is_small else self._expected)(case, self.beside_torch)
 
-    def _expected(self, case: Case) -> Expected:
+    def _expected(self, case: Case, beside_torch: bool) -> Expected:
         truth = exact.truth(case, self.changes)
-        torch = _torch_subject(case.kind).run(case).outcome if self.beside_torch else {}
+        torch = _torch_subject(case.kind).run(case).outcome if beside_torch else {}
         errors = {}
         for name in QUANTITIES:
             if name in truth.exact and name in torch and not self.changes:

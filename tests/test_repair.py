@@ -1,5 +1,6 @@
 """Fixes: from a wrong layer to a diff that is right, whatever the file looks like; and plain sentences where there is none."""
 
+import gc
 import importlib.util
 import json
 import linecache
@@ -103,6 +104,16 @@ def test_the_fix_of_a_sum_for_a_mean_is_the_mean(load: Loader) -> None:
     assert fix.quantities == ("dx",)
     assert fix.cases > 60
     assert Path(fix.file).name == "mine.py"
+
+
+def test_functions_that_were_frozen_for_the_collector_are_found(load: Loader) -> None:
+    """As the command does with what it has imported."""
+    module = load(changed(LAYER, "inner = (d * self.xhat).mean(", "inner = (d * self.xhat).sum("))
+    gc.freeze()
+    try:
+        assert check(module.LayerNorm, **QUICK).fixes
+    finally:
+        gc.unfreeze()
 
 
 def test_json_has_the_fix(load: Loader) -> None:

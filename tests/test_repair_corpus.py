@@ -52,6 +52,7 @@ def test_a_planted_mistake_gets_a_fix(name: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(proof, "RANDOM", 60)  # all of them are for the slow tests
     row = WRONG[name]
     report = check(row.layer, row.kind, examples=0, dtypes=("float64",), ndims=(2, 3), fix=True, fix_seconds=60)
+    assert report.fixes, report.not_fixed
     (fix,) = report.fixes
     assert not doubts(fix, name, row.kind, tmp_path, "fixed_layer")
 

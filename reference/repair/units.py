@@ -144,6 +144,7 @@ def _is_as_loaded(source: Source, keys: Mapping[CodeType, Key]) -> bool:
 
 def _alive(codes: list[CodeType]) -> dict[CodeType, tuple[FunctionType, ...]]:
     found: dict[CodeType, list[FunctionType]] = {code: [] for code in codes}
+    gc.unfreeze()  # what somebody has frozen is not among the referrers
     for thing in gc.get_referrers(*codes):
         if isinstance(thing, FunctionType) and thing.__code__ in found:
             found[thing.__code__].append(thing)

@@ -106,11 +106,11 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(folder, capsys):
-    """`run(*arguments)`: the exit code, and what was printed on the two streams."""
+    """`run(*arguments)`: the exit code, and what was printed on the two streams; no fix is looked for, but where asked."""
 
-    def command(*arguments):
+    def command(*arguments, fixes=False):
         try:
-            code = main(list(arguments))
+            code = main([*arguments, *(() if fixes else ("--no-fix-search",))])
         except SystemExit as exit:  # of argparse
             code = exit.code
         return (code, *capsys.readouterr())
@@ -346,7 +346,7 @@ def test_json_is_schema_2(written):
 
 
 def test_json_of_a_fix_is_as_the_schema_says(run, folder):
-    run("layers.py:HalfLayerNorm", "--examples", "0", "--ndims", "2", "--annotate", "--json", "fixed.json")
+    run("layers.py:HalfLayerNorm", "--examples", "0", "--ndims", "2", "--annotate", "--json", "fixed.json", fixes=True)
     (subject,) = strict_json(folder / "fixed.json")["subjects"]
     (fix,) = subject["fixes"]
     assert fix["line"] == (folder / "layers.py").read_text().splitlines().index(fix["before"].splitlines()[0]) + 1

@@ -93,7 +93,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "norms", raising=False)
 
     def command(*arguments):
-        code = main(arguments)
+        code = main([*arguments, "--no-fix-search"])
         return code, *capsys.readouterr()
 
     yield command

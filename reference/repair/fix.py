@@ -6,12 +6,11 @@ Knows texts and files, not how a fix was found.
 import difflib
 import os
 import re
-import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from reference.repair.source import Source
+from reference.reporting.files import replace_file
 from reference.reporting.result import Fix
 
 CONTEXT = 3  # unchanged lines around a change in a diff
@@ -83,15 +82,7 @@ def write_fix(fix: Fix) -> Path:
     if not os.access(path, os.W_OK):
         raise CannotWrite(f"{path.name} is read-only: nothing was written")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(fix.source.encode(fix.encoding))
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        replace_file(path, fix.source.encode(fix.encoding))
     except OSError as error:
         raise CannotWrite(f"{path.name} cannot be written: {error.strerror}") from None
     return path

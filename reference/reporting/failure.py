@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned
-from reference.reporting.headline import alternatives, fix_heading, label, messages, units, verdict_line
+from reference.reporting.headline import fix_heading, label, messages, told, units, verdict_line
 from reference.reporting.result import CheckResult, Counterexample
 from reference.subjects.guard import printable
 
@@ -31,7 +31,7 @@ def as_failure(result: CheckResult, more: str, quantity: str = "", seen: Sequenc
 def _lines(result: CheckResult, faults: Sequence[NamedFault], more: str, seen: Sequence[str]) -> Iterator[str]:
     yield verdict_line(result, faults=faults)
     for fault in faults[:1]:
-        yield from _cause(fault)
+        yield from told(fault, "  here:   ", "  right:  ")
     for fix in result.fixes:
         yield f"{fix_heading(fix)}:"
         yield from (
@@ -46,18 +46,6 @@ def _lines(result: CheckResult, faults: Sequence[NamedFault], more: str, seen: S
     if result.counterexample is not None:
         yield from _case(result.counterexample)
     yield f"more: {printable(more)}"
-
-
-def _cause(fault: NamedFault) -> Iterator[str]:
-    yield fault.summary
-    if fault.wrong:
-        yield f"  here:   {fault.wrong}"
-        yield f"  right:  {fault.right}"
-    if fault.alternatives:
-        yield alternatives(fault)
-    yield f"evidence: {fault.evidence}"
-    if fault.fix:
-        yield f"fix: {fault.fix}"
 
 
 def _case(example: Counterexample) -> Iterator[str]:

@@ -30,7 +30,7 @@ def write_file(path: Path, content: bytes) -> None:
             target = Path(os.path.realpath(path))
             if target.is_symlink():
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            _replace(target, content)
+            replace_file(target, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
@@ -50,7 +50,12 @@ def stream_of(path: Path) -> int | None:
     return None
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a regular file in the place of what is there, with the permissions of that: whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what is there is as it was.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     try:
         with os.fdopen(handle, "wb") as file:

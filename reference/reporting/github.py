@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reference.diagnosis.named import NamedFault
 from reference.reporting.foreign import cleaned, printable_lines
-from reference.reporting.headline import alternatives, fix_heading, headline, units
+from reference.reporting.headline import fix_heading, headline, told, units
 from reference.reporting.result import CheckResult
 from reference.subjects.guard import printable
 
@@ -96,15 +96,7 @@ def summary(results: Sequence[CheckResult], refused: Mapping[str, str]) -> str:
 
 
 def _told(result: CheckResult, fault: NamedFault, with_fix: bool) -> Iterator[str]:
-    yield fault.summary
-    if fault.wrong:
-        yield f"here:  {fault.wrong}"
-        yield f"right: {fault.right}"
-    if fault.alternatives:
-        yield alternatives(fault)
-    yield f"evidence: {fault.evidence}"
-    if fault.fix:
-        yield f"fix: {fault.fix}"
+    yield from told(fault, "here:  ", "right: ")
     for fix in result.fixes if with_fix else ():
         yield f"{fix_heading(fix)}:"
         yield printable_lines(fix.diff.rstrip("\n"))

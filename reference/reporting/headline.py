@@ -3,7 +3,7 @@
 Reads result types only, whose texts are fit to be shown; knows nothing of consoles and pages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 
 from reference.diagnosis.named import NamedFault
@@ -79,6 +79,19 @@ def consistency(result: CheckResult) -> str:
         case False:
             return "its backward is not the derivative of its own forward"
     return ""
+
+
+def told(fault: NamedFault, here: str, right: str) -> Iterator[str]:
+    """A fault in lines of text; the two words stand before its formulas."""
+    yield fault.summary
+    if fault.wrong:
+        yield f"{here}{fault.wrong}"
+        yield f"{right}{fault.right}"
+    if fault.alternatives:
+        yield alternatives(fault)
+    yield f"evidence: {fault.evidence}"
+    if fault.fix:
+        yield f"fix: {fault.fix}"
 
 
 def alternatives(fault: NamedFault) -> str:

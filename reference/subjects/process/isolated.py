@@ -63,7 +63,7 @@ class Isolated:
         self.opening = (where, like, channels_last, dict(names or {}), name)
         self.name, self.lost = name or where, ""
         self.read_as: tuple[str, ...] = ()
-        self.deaths: list[str] = []
+        self._deaths = 0
         self._child: Child | None = None
         self._asked: deque[Case] = deque()  # cases whose observations are to come, in this order
         self._seen: dict[Case, Observation] = {}
@@ -241,9 +241,9 @@ class Isolated:
         stage = self._stage()
         guilty = self._asked[0] if self._asked else case
         self._end()
-        self.deaths.append(how)
-        if len(self.deaths) > RESTARTS:
-            self.lost = f"its process ended {len(self.deaths)} times"
+        self._deaths += 1
+        if self._deaths > RESTARTS:
+            self.lost = f"its process ended {self._deaths} times"
         if guilty != case and not self.lost:
             return self.observe(case)
         return _failed(case, "process-ended", f"its process {how} in {stage} of {case}", stage)

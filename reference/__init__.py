@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reference.checks import check
     from reference.reporting.report import Report
     from reference.subjects.functions import from_functions
+    from reference.subjects.jax_form import from_jax
     from reference.subjects.reading import Refused
     from reference.testing import assert_matches, parametrize_with_checks
 
@@ -28,6 +29,7 @@ _HOME = {
     "audit": "reference.auditing.audit",
     "check": "reference.checks",
     "from_functions": "reference.subjects.functions",
+    "from_jax": "reference.subjects.jax_form",
     "parametrize_with_checks": "reference.testing",
 }
 
@@ -39,6 +41,7 @@ __all__ = [
     "audit",
     "check",
     "from_functions",
+    "from_jax",
     "parametrize_with_checks",
 ]
 

@@ -14,6 +14,7 @@ from hypothesis import Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
 from reference.cases.case import AFFINE_VALUES, DATA, DTYPES, LARGE, LAYOUTS, TINY, Case, make
+from reference.cases.probes import designed_for
 from reference.cases.scope import Scope
 from reference.cases.strategies import cases
 from reference.kinds import KINDS, kind_named
@@ -305,9 +306,9 @@ def test_a_case_is_a_value(like: str) -> None:
 
 @every_like
 @settings(max_examples=settings.default.max_examples // 2)
-@given(data=st.data())
-def test_torch_accepts_every_case_that_is_drawn(like: str, data: st.DataObject) -> None:
-    case = data.draw(cases(Scope.full(KINDS[like])))
+@given(data=st.data(), dear=st.booleans())
+def test_torch_accepts_every_case_that_is_drawn(like: str, data: st.DataObject, dear: bool) -> None:
+    case = data.draw(cases(dataclasses.replace(Scope.full(KINDS[like]), dear=dear)))
     layer = torch_layers.LAYERS[like](**case.options)
     for call in range(case.calls):
         layer.training = case.training or call < case.calls - 1
@@ -418,3 +419,18 @@ def test_what_a_scope_lacks_is_not_drawn(like: str, changes: dict[str, Any], out
     assert scope.lacks(outside) == reason
     assert Scope.full(KINDS[like]).lacks(outside) == ""
     assert [case for case in drawn(scope, seeds=1, each=40) if scope.lacks(case)] == []
+
+
+@every_like
+def test_where_shapes_are_dear_random_cases_have_those_of_the_designed_ones(like: str) -> None:
+    """And all else that a case has of its own, so that nothing is compiled anew."""
+    scope = dataclasses.replace(Scope.full(KINDS[like]), dtypes=DTYPES, dear=True)
+
+    def programs(found: list[Case]) -> set[Any]:
+        return {(case.shape_of(call), case.config, case.dtype) for case in found for call in range(case.calls)}
+
+    found = drawn(scope, seeds=7, each=30)
+    assert programs(found) <= programs(designed_for(scope))
+    assert len(programs(found)) > 10
+    assert {case.data for case in found} == set(DATA)
+    assert {case.dtype for case in found} == set(DTYPES)

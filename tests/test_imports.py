@@ -40,6 +40,8 @@ THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use 
     "reference.cases": {"numpy"},
     "reference.cases.strategies": {"numpy", "hypothesis"},
     "reference.subjects": {"numpy"},
+    "reference.subjects.jax_form": {"numpy", "jax"},
+    "reference.subjects.jax_modules": {"jax", "flax"},
     "reference.truth": {"numpy"},
     "reference.truth.arithmetic": {"numpy", "mpmath"},
     "reference.truth.torch_layers": {"numpy", "torch"},
@@ -59,7 +61,15 @@ THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use 
     "reference.command": {"rich"},
 }
 ON_TOP = {"reference.__main__", "npnorm.lab.__main__"}  # used by the tests alone
-LAZY = {"mpmath", "matplotlib", "pytest", "hypothesis", "torch"}  # imported inside functions, where they are needed
+LAZY = {
+    "mpmath",
+    "matplotlib",
+    "pytest",
+    "hypothesis",
+    "torch",
+    "jax",
+    "flax",
+}  # imported inside functions, where they are needed
 STRATEGIES = "reference.cases.strategies"  # but here, which is itself imported where it is needed
 AT_ONCE = {
     STRATEGIES,

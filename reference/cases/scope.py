@@ -21,6 +21,8 @@ class Scope:
         no_eps: whether it takes eps=None, where torch's does.
         modes: whether it can be in training mode, in eval mode, or both.
         averages: whether it takes momentum=None.
+        dear: whether every new shape costs it much, as it does what is compiled: then random cases have shapes, dtypes and
+            options of the designed ones.
     """
 
     kind: Kind
@@ -33,6 +35,7 @@ class Scope:
     no_eps: bool = True
     modes: tuple[bool, ...] = (True, False)
     averages: bool = True
+    dear: bool = False
 
     @classmethod
     def full(cls, kind: Kind) -> "Scope":

@@ -13,7 +13,7 @@ from reference.cases.case import DTYPES, Case, with_gamma, with_options
 from reference.cases.probes import BASES
 from reference.cases.scope import SEVERAL_AXES, Scope
 from reference.kinds import Kind
-from reference.subjects.guard import Clock
+from reference.subjects.guard import Clock, attempt, attribute
 from reference.subjects.observation import Finding, Observation
 from reference.subjects.reading import Reading, Refused, read, starting_point
 from reference.subjects.subject import Subject
@@ -74,7 +74,7 @@ class _Explorer:
         self._refuse_strange_constructor()
         reading = read(self.subject, self.ndims, self.dtypes, self.clock)
         keywords = self.subject.keywords
-        self.scope = Scope(kind, kind.ranks, DTYPES, keywords=keywords)
+        self.scope = Scope(kind, kind.ranks, DTYPES, keywords=keywords, dear=self.subject.compiles)
         self._parameters(reading)
         for keyword in kind.keywords:
             if keyword not in keywords:
@@ -203,6 +203,8 @@ class _Explorer:
             if deep and not meant:
                 self.not_covered[SEVERAL_AXES] = "its size is one number"
             several = bool(deep) and meant and self._takes(SEVERAL_AXES, _several_axes(kind, deep[0], base))
+            if several and attribute(self.subject.factory, "size_untold") is True:
+                several = self._normalizes_several(_several_axes(kind, deep[0], base))
             self.scope = replace(self.scope, several_axes=several)
         if kind.optional["eps"] is None and "eps" in self.subject.keywords:
             self.scope = replace(self.scope, no_eps=self._takes("eps=None", with_options(base, eps=None)))
@@ -212,6 +214,20 @@ class _Explorer:
         if "bias" in kind.optional and self.scope.betas == (True, False):
             fewer = self._takes("bias=False", with_options(with_gamma(base, True), bias=False))
             self.scope = replace(self.scope, betas=(True, False) if fewer else (True,))
+
+    def _normalizes_several(self, case: Case) -> bool:
+        """Whether several axes are normalized by one who is told their number by gamma alone: whether they share anything.
+
+        One that broadcasts its gamma may be made for the last axis, whatever gamma has; then no row hears of another.
+        """
+        x, parameters = case.arrays().x, case.parameters()
+        other = x.copy()
+        other[..., 0, :] *= 3
+        tried = attempt(lambda: [self.subject.forward_of(case, array, *parameters) for array in (x, other)], self.clock)
+        if tried.value is not None and not np.array_equal(tried.value[0][..., 1, :], tried.value[1][..., 1, :]):
+            return True
+        self.not_covered[SEVERAL_AXES] = "it normalizes the last axis, whatever gamma's shape is"
+        return False
 
     def _running_statistics(self, reading: Reading) -> None:
         """Running statistics, modes, momentum."""

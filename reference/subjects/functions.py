@@ -78,6 +78,10 @@ def _role(parameter: inspect.Parameter, kind: Kind) -> str | None:
     own = flat(parameter.name)
     if kind.has_groups and parameter.name == "G":  # a capital letter is a count
         return "num_groups"
+    if own == "bias" and not isinstance(
+        parameter.default, bool
+    ):  # torch's keyword for a flag, a function's for the array
+        return "beta"
     if parameter.name in ("gamma", "beta", "running_mean", "running_var", *kind.keywords):
         return parameter.name
     if own in MODES:

@@ -25,7 +25,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "normalized_shape": _words("normalizedshape normalisedshape normshape") + _FEATURES,
     "eps": _words("eps epsilon epsi epsvalue epsilonvalue varianceepsilon layernormepsilon stability e"),
     "momentum": _words("momentum decay momentumdecay decayrate averagedecay moment mom alpha rho m"),
-    "affine": _words("affine elementwiseaffine learnable useaffine withaffine isaffine"),
+    "affine": _words("affine elementwiseaffine channelwiseaffine learnable useaffine withaffine isaffine"),
     "elementwise_affine": _words("elementwiseaffine affine learnable useaffine"),
     "bias": _words("bias usebias withbias hasbias"),
     "track_running_stats": _words("trackrunningstats trackstats trackrunning"),

@@ -16,7 +16,7 @@ from reference.kinds import Kind
 from reference.subjects.constructor import constructor_of
 from reference.subjects.form import ROLES, Form, Mode
 from reference.subjects.gathering import is_oversized, keep_array, keep_gradients, keep_state, split
-from reference.subjects.guard import Attempt, Clock, attempt
+from reference.subjects.guard import Attempt, Clock, attempt, attribute
 from reference.subjects.observation import GRADIENTS, Observation
 from reference.subjects.places import Place
 
@@ -39,6 +39,7 @@ class Subject:
 
     Attributes:
         constructor: how it is built. form: how it is spoken to: as the protocol has it, until it is known better.
+        compiles: whether each new shape costs it seconds, which it counts itself in `factory.compiling`.
         on_stage: told how far a case has come, before each step that runs the layer's code.
         lost: why nothing more can be tried; one in this process is never lost.
     """
@@ -57,6 +58,7 @@ class Subject:
         self.names: Mapping[str, str] = names or {}
         self.constructor = constructor_of(factory, kind, self.names)
         self.form = PROTOCOL
+        self.compiles = attribute(factory, "compiles") is True
         self.on_stage: Callable[[str, Case], None] = _nobody_asks
 
     @property
@@ -125,7 +127,7 @@ class Subject:
     def observe(self, case: Case, clock: Clock | None = None) -> Observation:
         """Run all calls of `case` on a new layer; nothing that the layer does reaches the caller, or escapes."""
         seen = Observation()
-        stage, begun = self._stage_of(case), process_time()
+        stage, begun = self._stage_of(case), self._spent()
         tried = attempt(lambda: self._run(case, seen, stage), clock or Clock(3600))
         if tried.error is not None:
             if stage.name == "forward" and not tried.timed_out:
@@ -133,10 +135,14 @@ class Subject:
                 if alone.refused:  # whatever was called before: it takes no such x, or not in this mode
                     stage.name = "first forward"
             _note_exception(case, seen, stage, tried, clock)
-        seen.seconds = process_time() - begun
+        seen.seconds = self._spent() - begun
         if case.overwrite:
             return self._compared_with_untouched(case, seen, clock)
         return seen
+
+    def _spent(self) -> float:
+        """Seconds of this process but for compiling, which tell what a case takes that is like another but larger."""
+        return process_time() - (self.factory.compiling if self.compiles else 0.0)  # type: ignore[attr-defined]
 
     def run(self, case: Case) -> Observation:
         """The same without any protection, for layers that are trusted."""

@@ -26,7 +26,9 @@ def cases(scope: Scope) -> st.SearchStrategy[Case]:
 def _draw_case(draw: st.DrawFn, scope: Scope) -> Case:
     kind, keywords, pick = scope.kind, scope.keywords, _picker(draw)
     if scope.dear:
-        return _varied(draw, scope, pick(DATA), pick(_known(scope)[pick(scope.dtypes)]))
+        return _varied(
+            draw, scope, pick(DATA), pick(_known(scope)[pick([d for d in scope.dtypes if _known(scope)[d]])])
+        )
     # 2D and 4D are half of the cases each way; the simplest rank comes first.
     ndim = pick([n for n in (2, 4, 3, 5, 4, 2) if n in scope.ndims] or scope.ndims)
     sizes = draw(_SIZES[ndim])

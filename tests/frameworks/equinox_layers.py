@@ -1,0 +1,22 @@
+"""Equinox' layers; its BatchNorm keeps its statistics in a State over a mapped axis, and is not tried."""
+
+from functools import partial
+from typing import Any
+
+from tests.frameworks.row import Row
+
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+def _made(layer: str) -> Any:
+    import equinox
+
+    from reference import from_jax
+
+    return from_jax(getattr(equinox.nn, layer))
+
+
+ROWS = [
+    Row("equinox", like, like, partial(_made, like), ("equinox", "jax"), DTYPES)
+    for like in ("GroupNorm", "LayerNorm", "RMSNorm")
+]

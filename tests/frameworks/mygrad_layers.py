@@ -1,0 +1,35 @@
+"""MyGrad's `batchnorm`, a function with a gradient of its own, in training mode: it has no running statistics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.frameworks.row import Array, Backward, Row, layer_of
+
+
+def _run(
+    options: Mapping[str, Any],
+    x: Array,
+    parameters: Mapping[str, Array],
+    state: Mapping[str, Array],
+    training: bool,
+) -> tuple[Array, Mapping[str, Array], Backward]:
+    import mygrad
+
+    given = mygrad.tensor(x)
+    own = {role: mygrad.tensor(value) for role, value in parameters.items()}
+    y = mygrad.nnet.layers.batchnorm(given, gamma=own.get("gamma"), beta=own.get("beta"), eps=options["eps"])
+
+    def backward(dy: Array) -> tuple[Array, Mapping[str, Array]]:
+        y.backward(dy)
+        return given.grad, {role: tensor.grad for role, tensor in own.items()}
+
+    return y.data, {}, backward
+
+
+def _made() -> Any:
+    import mygrad.nnet.layers  # noqa: F401
+
+    return layer_of("BatchNorm", ("eps", "affine"), _run)
+
+
+ROWS = [Row("mygrad", "batchnorm", "BatchNorm", _made, ("mygrad",), ("float64", "float32", "float16"))]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reference.subjects.functions import from_functions
     from reference.subjects.jax_form import from_jax
     from reference.subjects.reading import Refused
+    from reference.subjects.torch_form import from_torch
     from reference.testing import assert_matches, parametrize_with_checks
 
 _HOME = {
@@ -30,6 +31,7 @@ _HOME = {
     "check": "reference.checks",
     "from_functions": "reference.subjects.functions",
     "from_jax": "reference.subjects.jax_form",
+    "from_torch": "reference.subjects.torch_form",
     "parametrize_with_checks": "reference.testing",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "check",
     "from_functions",
     "from_jax",
+    "from_torch",
     "parametrize_with_checks",
 ]
 

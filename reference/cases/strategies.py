@@ -11,9 +11,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from reference.cases.case import AFFINE_VALUES, ANOTHER, DATA, LAYOUTS, Case
+from reference.cases.case import AFFINE_VALUES, ANOTHER, DATA, LAYOUTS, PLAIN_DATA, Case
 from reference.cases.probes import designed_for
 from reference.cases.scope import Scope
+from reference.dtypes import NARROW
 from reference.kinds import Kind
 
 
@@ -54,7 +55,7 @@ def _draw_case(draw: st.DrawFn, scope: Scope) -> Case:
         if "track_running_stats" in keywords and pick([False, False, False, True]):
             options["track_running_stats"] = False
     dtype, data = pick(scope.dtypes), pick(DATA)
-    if dtype == "float16":  # whose range a small eps would leave
+    if dtype in NARROW:  # whose range a small eps would leave
         options |= {"eps": 0.3} if "eps" in keywords else {}
     plain = Case(kind, sizes, tuple(sorted(options.items())), dtype, training=training)
     return _varied(draw, scope, data, plain)
@@ -63,8 +64,8 @@ def _draw_case(draw: st.DrawFn, scope: Scope) -> Case:
 def _varied(draw: st.DrawFn, scope: Scope, data: str, plain: Case) -> Case:
     """A case of the shape, dtype, options and mode of another, with arrays and calls of its own."""
     pick = _picker(draw)
-    if plain.dtype == "float16":  # whose range the other recipes would leave
-        data = data if data in ("shifted", "integers") else "unit"
+    if plain.dtype in NARROW:  # whose range the other recipes would leave
+        data = data if data in PLAIN_DATA else "unit"
     return replace(
         plain,
         data=data,
@@ -78,7 +79,7 @@ def _varied(draw: st.DrawFn, scope: Scope, data: str, plain: Case) -> Case:
             ["", "", "forward only", "refilled", ANOTHER, *(["eval between"] if False in scope.modes else [])]
         ),
         overwrite=pick(["", "", "x", "y"]),
-        dy_data=pick(["unit", "unit", "unit", "large"]) if plain.dtype != "float16" else "unit",
+        dy_data=pick(["unit", "unit", "unit", "large"]) if plain.dtype not in NARROW else "unit",
     )
 
 

@@ -58,7 +58,7 @@ def from_jax(f: Any, like: str | None = None, *, channels_last: bool | None = No
     # where its own name does not tell what it is like, `like` is the better name
     JaxLayer.__name__ = JaxLayer.__qualname__ = name if kind_in(name) is kind else kind.name
     JaxLayer.like = kind.name  # type: ignore[attr-defined]
-    JaxLayer.wrapped = f  # type: ignore[attr-defined]
+    JaxLayer.adapts = f  # type: ignore[attr-defined]
     JaxLayer.compiles = True  # type: ignore[attr-defined]
     JaxLayer.size_untold = model.size_untold  # type: ignore[attr-defined]
     one_axis = kind.normalizes_features and not model.several_axes

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import npnorm
+from reference import check
 from reference.diagnosis.precision import one_pass_variance
 from reference.kinds import KINDS
 from reference.probing import probe
@@ -121,3 +122,74 @@ def test_layer_held_to_a_convention():
     changes = {"gamma": (lambda p, gamma: gamma + 1 if p.case.has_gamma else gamma,)}
     assert one_pass_variance(trials) is None
     assert one_pass_variance(trials, changes) is not None
+
+
+# --- float32's precision in float64 -----------------------------------------------------------------------------------
+
+
+class InFloat32RMSNorm:
+    """As Keras' layer does: float32 inside, whatever x is, and a constant of its own where eps is None."""
+
+    for_none = 1e-7
+
+    def __init__(self, normalized_shape, eps=None):
+        self.gamma = np.ones(normalized_shape)
+        self.axes = tuple(range(-self.gamma.ndim, 0))
+        self.eps = np.float32(self.for_none if eps is None else eps)
+
+    def forward(self, x):
+        self.dtype, self.g = x.dtype, self.gamma.astype(np.float32)
+        with np.errstate(all="ignore"):  # what float32 does not hold is infinite
+            wide = x.astype(np.float32)
+            self.rstd = 1 / np.sqrt((wide * wide).mean(self.axes, keepdims=True) + self.eps)
+            self.xhat = wide * self.rstd
+        return (self.g * self.xhat).astype(x.dtype)
+
+    def backward(self, dy):
+        d = dy.astype(np.float32)
+        self.dgamma = (d * self.xhat).sum(tuple(range(d.ndim - self.gamma.ndim))).astype(self.dtype)
+        d = d * self.g
+        return (self.rstd * (d - self.xhat * (d * self.xhat).mean(self.axes, keepdims=True))).astype(self.dtype)
+
+
+class TwoForNoneRMSNorm(InFloat32RMSNorm):
+    """Of two constants neither is the one that was used."""
+
+    def __init__(self, normalized_shape, eps=None):
+        super().__init__(normalized_shape, eps)
+        if eps is None and self.gamma.ndim > 1:
+            self.eps = np.float32(1e-4)
+
+    def forward(self, x):
+        if x.ndim == 2 and self.eps == np.float32(1e-7):
+            self.eps = np.float32(1e-3)
+        return super().forward(x)
+
+
+class EpsInFloat32LayerNorm(RowsLayerNorm):
+    """As Paddle's layers do: all in x's dtype, but eps is a float of C."""
+
+    def __init__(self, normalized_shape, eps=1e-5):
+        super().__init__(normalized_shape, float(np.float32(eps)))
+
+
+def test_another_eps_for_none_does_not_hide_lost_precision():
+    """It is wrong in float32 too, where eps is None, and NaN where float32 ends."""
+    report = check(InFloat32RMSNorm, examples=0)
+    assert {fault.id for fault in report.faults} == {"dtype-demoted", "eps-default-for-none"}
+    assert "as an eps of 1e-07 gives" in next(f.evidence for f in report.faults if f.id == "eps-default-for-none")
+    report = check(InFloat32RMSNorm, examples=0, dtypes=("float32",))
+    assert [fault.id for fault in report.faults] == ["eps-default-for-none"]
+
+
+def test_an_eps_for_none_that_is_not_one_constant_is_not_named():
+    report = check(TwoForNoneRMSNorm, examples=0, dtypes=("float32",))
+    assert [fault.id for fault in report.faults] == ["unknown"]
+
+
+def test_a_rounded_eps_is_said_of_lost_precision():
+    (fault,) = check(EpsInFloat32LayerNorm, examples=0, dtypes=("float64",)).faults
+    assert fault.id == "dtype-demoted"
+    assert fault.evidence.endswith("; in y, dx, dgamma as eps rounded to float32 gives")
+    (fault,) = check(InFloat32RMSNorm, examples=0, dtypes=("float64",), ndims=(2,)).faults
+    assert "as eps rounded" not in fault.evidence

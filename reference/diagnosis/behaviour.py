@@ -4,12 +4,13 @@ One small explainer each: it looks at its own subset of the evidence, and gives 
 the dictionary an experiment tells is said by the entry (`Fault.told_by`). Runs no formula with a mistake in it.
 """
 
+from collections.abc import Collection
 from functools import partial
 from math import prod
 
 import numpy as np
 
-from reference.cases.case import ANOTHER
+from reference.cases.case import ANOTHER, Case
 from reference.diagnosis.conditions import conditions
 from reference.diagnosis.conventions import IN_BETWEEN
 from reference.diagnosis.evidence import ENDS, Evidence
@@ -104,14 +105,19 @@ def layout_dependent(left: list[Trial]) -> list[NamedFault]:
     return [entry(told_by("memory layout"), wrong_in(strided), words)]
 
 
-def precision_lost(evidence: Evidence) -> list[NamedFault]:
-    """float64 with float32's precision: errors of that size everywhere, without a pattern, and none in float32."""
+def precision_lost(evidence: Evidence, without: Collection[Case] = ()) -> list[NamedFault]:
+    """float64 with float32's precision: errors of that size everywhere, without a pattern, and none in float32.
+
+    Args:
+        evidence: what there is. without: cases that are accounted for, in which it is no wonder that the numbers are wrong.
+    """
     core = [t for t in evidence.core if t.case.data not in ("large", "tiny")]  # float32 does not reach as far
+    core = [t for t in core if t.case not in without]
     wrong = [(t, t.comparisons[name]) for t in core for name in t.wrong]
     unit = roundoff("float32") / roundoff("float64")
     if not wrong or any(c.problem or c.error > 64 * unit * t.expected.truth.conditioning**2 for t, c in wrong):
         return []
-    if any(t.wrong for t in evidence.numbers if t.case.dtype == "float32"):
+    if any(t.wrong for t in evidence.numbers if t.case.dtype == "float32" and t.case not in without):
         return []
     if len({t.case for t, _ in wrong}) < len(core) / 3:
         return []

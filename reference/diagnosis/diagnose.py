@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from reference.cases.case import ANOTHER
-from reference.diagnosis import behaviour
+from reference.diagnosis import behaviour, constants
 from reference.diagnosis.evidence import Evidence, statistics_given
 from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.formulas import cache_does_not_fit
@@ -81,13 +81,26 @@ class _Diagnosis:
 
     def _by_precision(self) -> bool:
         """Whether all that a formula would be held against is rounding; then none is tried."""
-        found = behaviour.precision_lost(self.evidence) if any(t.wrong for t in self.evidence.core) else []
-        found = found or behaviour.computed_in_16_bits(self.evidence)
+        found = self._by_lost_digits() or behaviour.computed_in_16_bits(self.evidence)
         found = found or behaviour.one_pass(self.evidence, self.convention.changes)
         self.causes += found
         for cause in found:
             self._account(self.evidence.counted, cause.quantities)
         return bool(found)
+
+    def _by_lost_digits(self) -> list[NamedFault]:
+        """float32's precision in float64, and beside it the one mistake that would hide it: another eps for None."""
+        evidence, changes = self.evidence, self.convention.changes
+        if not any(t.wrong for t in evidence.numbers):
+            return []
+        found = behaviour.precision_lost(evidence)
+        if found:
+            return [constants.with_rounded_eps(fault, evidence, changes) for fault in found]
+        other = constants.eps_for_none(evidence, changes)
+        cases = {t.case for t in evidence.trials if t.case.options.get("eps", 0.0) is None} if other else set()
+        beside = behaviour.precision_lost(evidence, cases) if other else []
+        alone = other and all(t.case in cases for t in evidence.counted if t.wrong)
+        return [*other, *beside] if beside or alone else []
 
     def _by_formula(self) -> None:
         """Mistakes that are a change to the formula: group by group in float64, and what is left of float32 alone."""

@@ -17,6 +17,6 @@ def _made(layer: str) -> Any:
 
 
 ROWS = [
-    Row("equinox", like, like, partial(_made, like), ("equinox", "jax"), DTYPES)
+    Row("equinox", like, like, partial(_made, like), ("equinox", "jax"), DTYPES, compiled=True)
     for like in ("GroupNorm", "LayerNorm", "RMSNorm")
 ]

@@ -43,6 +43,8 @@ def layer_norm(x: Any, gamma: Any, beta: Any, normalized_shape: Any, eps: float)
 
 
 def rms_norm(x: Any, gamma: Any, normalized_shape: Any, eps: float) -> Any:
+    if eps is None:
+        raise ValueError("Keras has no epsilon of None")
     axes = list(range(-gamma.ndim, 0))
     return _called(_keras().layers.RMSNormalization(axes, epsilon=eps, dtype=x.dtype.name), x, [gamma])[0]
 
@@ -79,6 +81,7 @@ ROWS = [
         DTYPES,
         {},
         ("momentum-inverted", "running-var-biased") if like == "BatchNorm" else (),
+        compiled=True,
     )
     for name, like, f in _LAYERS
 ]

@@ -38,8 +38,9 @@ class Row:
         dtypes: those that the framework has.
         known: by dtype what is known to be wrong.
         accept: the conventions that the framework has chosen.
+        compiled: whether each new shape costs seconds: then only the designed cases of one shape are tried, of rank 2 where
+            features are normalized, else of rank 4.
         ndims: the ranks that are tried, by default 2 and 4.
-        brief: whether it is only measured, since a whole check of it takes too long.
     """
 
     framework: str
@@ -50,8 +51,8 @@ class Row:
     dtypes: tuple[str, ...]
     known: Mapping[str, Known] = field(default_factory=dict)
     accept: tuple[str, ...] = ()
+    compiled: bool = False
     ndims: tuple[int, ...] | None = None
-    brief: bool = False
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -59,6 +60,16 @@ class Row:
     @property
     def id(self) -> str:
         return f"{self.framework}-{self.layer}"
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks in which it is tried."""
+        kind = kind_named(self.like)
+        if self.ndims:
+            return self.ndims
+        if self.compiled:
+            return (2,) if kind.normalizes_features else (4,)
+        return tuple(rank for rank in (2, 4) if rank in kind.ranks)
 
     @property
     def absent(self) -> str:

@@ -19,7 +19,7 @@ def _param(row: Row, dtype: str, known: bool) -> object:
 def test_a_layer_agrees_with_exact_values(row: Row, dtype: str) -> None:
     found = measured(row, dtype)
     assert not found.refused
-    assert not found.faults, f"{found.smallest}\n{found.report or ''}"
+    assert not found.faults, f"{found.smallest}\n{found.told}"
     assert found.well < 16
 
 

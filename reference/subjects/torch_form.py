@@ -141,6 +141,11 @@ class ModuleLayer:
                 setattr(self, name.replace(".", "_"), _Parameter(self, name))
 
     @property
+    def adapted(self) -> torch.nn.Module:
+        """The module itself."""
+        return self._held[0]
+
+    @property
     def findings(self) -> list[Finding]:
         return self._pass[0].findings if self._pass else []
 
@@ -256,6 +261,7 @@ def _of_module(factory: Callable[..., Any], kind: Kind, device: str) -> Any:
             super().__init__(module, device)
 
     Layer.__name__ = Layer.__qualname__ = getattr(factory, "__name__", kind.name)
+    Layer.__module__ = getattr(factory, "__module__", __name__)
     Layer.like = kind.name
     Layer.adapts = factory
     Layer.__signature__ = inspect.signature(factory)

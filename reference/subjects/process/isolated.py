@@ -20,6 +20,7 @@ from reference.subjects.spoken import Spoken
 RESTARTS = 2  # of a subject that ended its process
 AHEAD = 16  # cases that the child is told of before they are needed
 BRIEFLY = 10.0  # seconds for what is only nice to have
+OPENED = tuple[str, str, bool]  # name, kind, and whether it is another framework's
 
 
 def layers_in(where: str, clock: Clock) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ class Isolated:
         """
         assert self._child is not None
         try:
-            self.name, kind, self.is_adapted = self._child.answer(tuple[str, str, bool], clock)
+            self.name, kind, self.is_adapted = self._child.answer(OPENED, clock)
         except Ended as ended:
             raise Refused(f"{self.opening[0]} cannot be imported: its process {ended} in {self._child.stage}") from None
         except Silent:
@@ -193,7 +194,7 @@ class Isolated:
             self._start()
             assert self._child is not None
             self._child.send("open", *self.opening)
-            self._child.answer(tuple[str, str], clock)
+            self._child.answer(OPENED, clock)
             self._child.send("read", *self._look)
             self._child.answer(None, clock)
         return self._child

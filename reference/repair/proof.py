@@ -93,7 +93,11 @@ def _again(claim: Claim) -> Any:
     sys.modules[old.__name__] = module
     code = compile(claim.source.text, claim.source.filename, "exec", 0, True)
     executed = attempt(lambda: exec(code, module.__dict__))  # the user's own file, as it was imported before
-    return adapted(_named(module, qualname), claim.subject.kind.name) if executed.error is None else None
+    return (
+        adapted(_named(module, qualname), claim.subject.kind.name, claim.subject.factory.device)
+        if executed.error is None
+        else None
+    )
 
 
 def _named(module: ModuleType, qualname: str) -> Any:

@@ -63,8 +63,11 @@ def takes_data(function: Any) -> bool:
     return bool(names) and names[0] in DATA
 
 
-def adapted(layer: Any, like: str | None) -> Any:
+def adapted(layer: Any, like: str | None, device: str = "cpu") -> Any:
     """`layer` in the form of the protocol: by the adapter of its framework, or as it is.
+
+    Args:
+        layer: anybody's class, factory or function. like: which layer it is. device: where it computes.
 
     Raises:
         ValueError, TypeError: as the adapter.
@@ -72,7 +75,7 @@ def adapted(layer: Any, like: str | None) -> Any:
     framework = framework_of(layer)
     if framework is None:
         return layer
-    return getattr(importlib.import_module(framework.adapter), f"from_{framework.name}")(layer, like)
+    return getattr(importlib.import_module(framework.adapter), f"from_{framework.name}")(layer, like, device)
 
 
 def plain(value: Any) -> Any:

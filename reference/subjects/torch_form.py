@@ -102,7 +102,7 @@ def _of_function(call: Callable[..., Any], signature: inspect.Signature, own: An
     forward.__name__ = getattr(own, "__name__", kind.name)
     forward.__signature__ = signature  # type: ignore[attr-defined]
     made = from_functions(forward, backward, kind.name)
-    made.adapts = own
+    made.adapts, made.device = own, device
     return made
 
 
@@ -263,6 +263,6 @@ def _of_module(factory: Callable[..., Any], kind: Kind, device: str) -> Any:
     Layer.__name__ = Layer.__qualname__ = getattr(factory, "__name__", kind.name)
     Layer.__module__ = getattr(factory, "__module__", __name__)
     Layer.like = kind.name
-    Layer.adapts = factory
+    Layer.adapts, Layer.device = factory, device
     Layer.__signature__ = inspect.signature(factory)
     return Layer

@@ -48,7 +48,7 @@ class Isolated:
     Args:
         where: package.module:Name, path/file.py:Name, or ...:forward+backward.
         like: the kind of layer, where the name does not tell. channels_last, names: as `check` has them.
-        name: for the report.
+        name: for the report. device: where a layer of torch's computes.
 
     Its process starts at once, so that it is up while the parent imports torch. To be closed.
     """
@@ -60,8 +60,9 @@ class Isolated:
         channels_last: bool = False,
         names: Mapping[str, str] | None = None,
         name: str | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.opening = (where, like, channels_last, dict(names or {}), name)
+        self.opening = (where, like, channels_last, dict(names or {}), name, device)
         self.name, self.lost = name or where, ""
         self.read_as: tuple[str, ...] = ()
         self.is_adapted = False

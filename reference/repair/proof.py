@@ -93,11 +93,10 @@ def _again(claim: Claim) -> Any:
     sys.modules[old.__name__] = module
     code = compile(claim.source.text, claim.source.filename, "exec", 0, True)
     executed = attempt(lambda: exec(code, module.__dict__))  # the user's own file, as it was imported before
-    return (
-        adapted(_named(module, qualname), claim.subject.kind.name, claim.subject.factory.device)
-        if executed.error is None
-        else None
-    )
+    if executed.error is not None:
+        return None
+    device = getattr(claim.subject.factory, "device", "cpu")
+    return adapted(_named(module, qualname), claim.subject.kind.name, device)
 
 
 def _named(module: ModuleType, qualname: str) -> Any:

@@ -149,6 +149,10 @@ class ModuleLayer:
     def findings(self) -> list[Finding]:
         return self._pass[0].findings if self._pass else []
 
+    def names_by_role(self) -> dict[str, str]:
+        """What its parameters and buffers are, those that are known."""
+        return {name: role for name, role in self._role_of_name.items() if role is not None}
+
     def _named(self, role: str) -> str | None:
         return next((name for name, own in self._role_of_name.items() if own == role), None)
 

@@ -42,6 +42,7 @@ def check(
     names: Mapping[str, str] | None = None,
     dtypes: Sequence[str] | None = None,
     channels_last: bool = False,
+    device: str = "cpu",
     ndims: Sequence[int] | None = None,
     timeout: float | None = None,
     isolated: bool = False,
@@ -69,11 +70,12 @@ def check(
         strict: whether hazards fail too, and random cases for which there was no time.
         names: what keywords, methods and arrays are called, where they are not found: from our name to theirs, as
             {"gamma": "scale", "dgamma": "grads['scale']", "eps": "epsilon"}.
-        dtypes: of x to try, of "float64", "float32" and "float16"; by default all that it does not refuse.
+        dtypes: of x to try, of "float64", "float32", "float16" and "bfloat16"; by default all that it does not refuse.
         channels_last: whether it takes x as (N, *spatial, C).
+        device: where a layer of torch's computes, "cpu", "cuda"...
         ndims: the ranks of x to try; by default all that it does not refuse.
-        timeout: seconds for this layer, by default 60 and 0.03 for each random case. Where they end inside one call
-            that does not return, that is a finding.
+        timeout: seconds for this layer, by default 60, or 180 where it is compiled for each shape as JAX' are, and 0.03 for each
+            random case. Where they end inside one call that does not return, that is a finding.
         isolated: whether to run the layer in a process of its own, from where it reaches nothing of ours: a class or
             function that can be imported by its module's name, or from its file.
         name: what to call it in the report.
@@ -90,7 +92,10 @@ def check(
     kind = kind_of(name, like or attribute(layer, "like"))
     if not callable(layer):
         raise TypeError(f"Expected layer to be a class or a factory but got {layer!r} (type {type(layer).__name__})")
-    timeout = seconds_for(examples) if timeout is None else timeout
+    if not isolated:
+        layer = adapted(layer, kind.name, device)
+    if timeout is None:
+        timeout = seconds_for(examples, attribute(layer, "compiles") is True)
     accept = validated(kind, examples, accept, ndims, dtypes, timeout)
     if fix_seconds <= 0:
         raise ValueError(f"Expected fix_seconds to be more than 0 but got {fix_seconds}")
@@ -104,9 +109,8 @@ def check(
     work |= {"dtypes": dtypes, "ndims": ndims, "timeout": timeout, "progress": progress}
     work |= {"fix_seconds": fix_seconds if fix else 0.0, "annotate": annotate}
     if not isolated:
-        layer = adapted(layer, kind.name)
         return examine(InProcess(layer, kind, name, channels_last, names), **work)
-    with Isolated(place_of(layer), kind.name, channels_last, names, name) as subject:
+    with Isolated(place_of(layer), kind.name, channels_last, names, name, device) as subject:
         subject.open(Clock(timeout))
         return examine(subject, **work)
 

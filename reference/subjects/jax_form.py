@@ -18,13 +18,15 @@ import numpy as np
 from reference.cases.case import Array
 from reference.kinds import Kind, kind_in, kind_named, untold
 from reference.subjects.functions import arguments_of
-from reference.subjects.jax_modules import FIRST, LAST, SPREAD, Apply, Model, Values, module_model
+from reference.subjects.jax_modules import FIRST, LAST, SPREAD, Apply, Model, Values, library_of, module_model
 
 _TRIED = ((2, 6, 5, 7), (2, 6, 5))  # x as it is tried to find out where the channels are: no two sizes are the same
 _STATE = {"running_mean": np.zeros, "running_var": np.ones}
 
 
-def from_jax(f: Any, like: str | None = None, *, channels_last: bool | None = None, **fixed: Any) -> Any:
+def from_jax(
+    f: Any, like: str | None = None, device: str = "cpu", *, channels_last: bool | None = None, **fixed: Any
+) -> Any:
     """A JAX function or class of modules as a layer class, for `check` and the others.
 
     Args:
@@ -33,13 +35,19 @@ def from_jax(f: Any, like: str | None = None, *, channels_last: bool | None = No
             BatchNorm may take running_mean, running_var and `training`, and returns (y, running_mean, running_var). Or a
             class of modules of flax.linen, flax.nnx or equinox; the last are called with one sample, as theirs are.
         like: which layer it is; by default what the name of f says.
+        device: "cpu", the one that there is so far.
         channels_last: whether it has the channels in the last axis; by default that is found out by trying, Flax's modules
             first with the channels last, all else first with the channels first.
         fixed: further arguments of f, or of the module's constructor.
 
     Raises:
-        ValueError: there is no such kind of layer. TypeError: f asks for something that nothing stands for.
+        ValueError: there is no such kind of layer, or another device. TypeError: f asks for something that nothing stands
+            for, or is a module and no class of them.
     """
+    if device != "cpu":
+        raise ValueError(f"Expected device to be 'cpu' for a layer of JAX but got {device!r}")
+    if not isinstance(f, type) and library_of(type(f)):
+        raise TypeError(f"Expected a class of modules or a function but got a module, a {type(f).__name__}")
     name = getattr(f, "__name__", "") or type(f).__name__
     kind = kind_named(like) if like is not None else kind_in(name)
     if kind is None:

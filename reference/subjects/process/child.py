@@ -39,14 +39,14 @@ class Served:
         self._in_a_case = False
 
     def open(
-        self, where: str, like: str | None, channels_last: bool, names: Mapping[str, str], name: str | None
-    ) -> tuple[str, str, bool]:
-        """Load a subject; its name, that of its kind, and whether it is another framework's."""
+        self, where: str, like: str | None, channels_last: bool, names: Mapping[str, str], name: str | None, device: str
+    ) -> tuple[str, str, bool, bool]:
+        """Load a subject; its name, that of its kind, and whether it is another framework's, and compiled."""
         self._tell("import")
-        layer, kind = opened(where, like)
+        layer, kind = opened(where, like, device)
         self.subject = InProcess(layer, kind, name or where, channels_last, names)
         self.subject.on_stage = self._on_stage
-        return self.subject.name, kind.name, self.subject.is_adapted
+        return self.subject.name, kind.name, self.subject.is_adapted, self.subject.compiles
 
     def layers(self, where: str) -> tuple[str, ...]:
         """The layers in a file or module."""

@@ -14,6 +14,10 @@ ONE_PASS = Known(
     "use_fast_variance=False does not",
     ("one-pass-variance",),
 )
+IN_BETWEEN = Known(
+    "the statistics are computed in float32, what is made of them is rounded to 16 bits at each step, backward too",
+    ("rounded-in-between",),
+)
 
 
 def _made(library: str, layer: str, fast: bool) -> Any:
@@ -27,7 +31,9 @@ def _rows(library: str) -> list[Row]:
     for like in LAYERS:
         # nnx has the arithmetic of linen; RMSNorm has no mean to subtract
         for fast in (True, False) if like != "RMSNorm" and library == "linen" else (True,):
-            known = dict.fromkeys(("float64", "float32"), ONE_PASS) if fast and like != "RMSNorm" else {}
+            known = dict.fromkeys(("float16", "bfloat16"), IN_BETWEEN)
+            if fast and like != "RMSNorm":
+                known |= dict.fromkeys(("float64", "float32"), ONE_PASS)
             found.append(
                 Row(
                     f"flax.{library}",
@@ -35,7 +41,8 @@ def _rows(library: str) -> list[Row]:
                     like,
                     partial(_made, library, like, fast),
                     ("flax", "jax"),
-                    DTYPES,
+                    # beside its running statistics, which are float32, nnx.BatchNorm computes 16 bits in float32, and gives that
+                    DTYPES[:2] if library == "nnx" and like in CONVENTIONS else DTYPES,
                     known,
                     CONVENTIONS.get(like, ()),
                     compiled=True,

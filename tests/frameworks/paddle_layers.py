@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.frameworks.row import Array, Backward, Row, layer_of
+from tests.frameworks.row import Array, Backward, Known, Row, layer_of
 
 DTYPES = ("float64", "float32")
 KEYWORDS = {
@@ -15,6 +15,9 @@ KEYWORDS = {
     "BatchNorm": ("eps", "momentum", "affine"),
     "InstanceNorm": ("eps", "affine"),
 }
+
+ONE_PASS = Known("the variance is mean(x**2) - mean(x)**2", ("one-pass-variance",))
+CONSTANTS = Known("eps, and the momentum, are numbers of float32", ("dtype-demoted",))
 
 
 def _called(
@@ -75,7 +78,7 @@ ROWS = [
         partial(_made, like),
         ("paddlepaddle",),
         DTYPES,
-        {},
+        dict.fromkeys(DTYPES, ONE_PASS) if like == "GroupNorm" else {"float64": CONSTANTS},
         ("momentum-inverted", "running-var-biased") if like == "BatchNorm" else (),
     )
     for like in KEYWORDS

@@ -5,6 +5,8 @@ import pytest
 from tests.frameworks.measured import ROWS, measured, tried
 from tests.frameworks.row import Row
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # the frameworks' own
+
 EACH = [(row, dtype) for row in ROWS for dtype in tried(row)]
 
 

@@ -46,7 +46,8 @@ from npnorm.summing import combine, like, over_batch, over_last, over_space, tot
 TILE = 5 << 16  # numbers in a tile, about; a few of these fit the last-level cache
 LONG = 1 << 9  # a row from which it is better not to copy what broadcasts along it
 BUFFER = 1 << 8  # numbers in NumPy's buffer while rows are long; fewer, and a change of dtype takes long
-COMBINED = 1 << 6  # a row from which BLAS combines it with another in less time than NumPy
+COMBINED = 1 << 6  # a row from which BLAS combines it with another in less time than NumPy,
+LARGE = 1 << 16  # and numbers of an array from which that is worth the calls that prepare it
 CACHE_LINE = 64  # bytes
 
 Slices = tuple[slice, ...]  # empty: all of it
@@ -83,8 +84,8 @@ class Tiling:
             self.parts = ((Tile((), ()),),)
         row = space if space > 1 else channels
         self.long_rows = row >= LONG
-        self.combines = not across_batch and row >= COMBINED
         self.size = prod(shape)
+        self.combines = not across_batch and row >= COMBINED and self.size >= LARGE
         self.work = -(-self.size // CACHE_LINE) * CACHE_LINE  # where in `memory` the tile to work in begins
         self.memory = self.work + largest if self.combines or not self.single else self.size  # how many numbers it has
 
@@ -350,8 +351,9 @@ def _cuts(length: int, numbers: int, least: int = 1) -> list[slice]:
 
 def _divided(memory: Array, tiling: Tiling) -> tuple[Array, Array | None]:
     """What is kept for backward, and where to work, tile after tile; None where products get fresh memory."""
-    work = None if tiling.memory == tiling.size else memory[tiling.work :]
-    return memory[: tiling.size].reshape(tiling.shape), work
+    if tiling.memory == tiling.size:
+        return memory.reshape(tiling.shape), None
+    return memory[: tiling.size].reshape(tiling.shape), memory[tiling.work :]
 
 
 def _all(conditions: Array) -> bool:

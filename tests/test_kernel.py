@@ -68,7 +68,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def small_tiles(cut: Callable[..., None]) -> None:
-    cut(TILE=TILE, RUN=RUN, ROWS=ROWS, COMBINED=COMBINED, STRETCH=STRETCH)
+    cut(TILE=TILE, RUN=RUN, ROWS=ROWS, COMBINED=COMBINED, LARGE=0, STRETCH=STRETCH)
 
 
 def build(name: str, shape: Shape, dtype: str = "float64") -> Any:
@@ -342,7 +342,7 @@ def test_no_full_size_temporaries(name: str, normal: Callable[..., Array], cut: 
 def test_nothing_is_shared_with_the_caller(name: str, shape: Shape, tiles: str, cut: Callable[..., None]) -> None:
     """Whatever the caller does to its arrays between and after the calls, the answers are those of the first time."""
     if tiles == "small":
-        cut(TILE=max(TILE, shape[0] * shape[1] * shape[2] // 5), COMBINED=COMBINED)
+        cut(TILE=max(TILE, shape[0] * shape[1] * shape[2] // 5), COMBINED=COMBINED, LARGE=0)
     rng = np.random.default_rng(8)
     x, dy = rng.normal(size=(2, *shape))
     layer = build(name, shape)

@@ -98,11 +98,10 @@ class Tiling:
                 yield tuple(Tile((a, one, k, s), (one, k)) for a in samples for s in _cuts(space, 1))
             return
         group = channels * space
-        for a in _cuts(batch, groups * group):  # a tile is all in one piece
-            for g in _cuts(groups, group) if a.stop - a.start == 1 else [slice(0, groups)]:
+        for a in _cuts(batch, groups * group):  # of what is cut there is one in a tile, which so is all in one piece
+            for g in _cuts(groups, group):
                 start = (a.start * groups + g.start) * group
-                chunks = _cuts(channels, space) if g.stop - g.start == 1 else [slice(0, channels)]
-                places = [(k, s) for k in chunks for s in _cuts(space, 1)]
+                places = [(k, s) for k in _cuts(channels, space) for s in _cuts(space, 1)]
                 yield tuple(Tile((a, g, k, s), (g, k), start + k.start * space + s.start) for k, s in places)
 
 

@@ -108,7 +108,7 @@ class Elsewhere:
 
 def begun(subject: Judged, failing: Sequence[Trial], request: Request) -> Elsewhere | None:
     """The work on an advice, where it can be begun now: in another process, beside what is still to be done here."""
-    wanted = failing and not _endless(failing) and (request.seconds or request.annotate)
+    wanted = failing and not _endless(failing) and not subject.compiles and (request.seconds or request.annotate)
     return Elsewhere(subject, (), request) if wanted and isinstance(subject, Isolated) else None
 
 
@@ -118,6 +118,8 @@ def advise(
     """What can be said of the source of a subject that fails in some trials, random ones among them; and has faults."""
     if _endless(failing):
         return Advice(reason="none is looked for, since some of its calls do not come back")
+    if subject.compiles:
+        return Advice(reason="none is looked for, since each try would be compiled anew")
     drawn = [trial for trial in failing if all(trial is not other for other in probed.trials)]
     if isinstance(subject, Isolated):
         elsewhere = Elsewhere(subject, [trial.case for trial in drawn], request)

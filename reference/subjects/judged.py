@@ -31,6 +31,10 @@ class Judged(Protocol):
         """Why nothing more can be tried on it; "" while it can."""
 
     @property
+    def compiles(self) -> bool:
+        """Whether each new shape, and each change of its source, costs it seconds."""
+
+    @property
     def is_adapted(self) -> bool:
         """Whether it is another framework's, read by an adapter; known once it is loaded."""
 

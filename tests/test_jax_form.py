@@ -1,6 +1,7 @@
 """JAX functions and modules as subjects: right ones pass, wrong ones are named, and the caller's JAX stays as it is."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from reference import check, from_jax
 from reference.cases.case import make
 from reference.kinds import kind_named
+from reference.subjects.frameworks import framework_of
 from reference.subjects.functions import arguments_of
+from reference.subjects.loading import opened
 
 jax = pytest.importorskip("jax", reason="JAX is not installed: pip install '.[jax]'")
 jnp = jax.numpy
@@ -156,6 +159,45 @@ def test_a_bias_without_a_default_is_an_array_and_with_one_of_true_a_flag() -> N
     kind = kind_named("LayerNorm")
     assert arguments_of(lambda x, weight, bias: x, kind, {}).named == {"weight": "gamma", "bias": "beta"}
     assert arguments_of(lambda x, weight, bias=True: x, kind, {}).named == {"weight": "gamma", "bias": "bias"}
+
+
+# --- told by themselves -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "f", [layer_norm, jax.jit(layer_norm), with_gradient(backward)], ids=["plain", "jit", "custom_vjp"]
+)
+def test_a_function_is_known_to_be_of_jax(f: Any) -> None:
+    framework = framework_of(f)
+    assert framework is not None
+    assert framework.name == "jax"
+    assert framework_of(from_jax(f)) is None  # which has the form of the protocol already
+
+
+def test_a_file_s_function_is_read_by_the_command_s_way(tmp_path: Path) -> None:
+    path = tmp_path / "own_norms.py"
+    path.write_text(
+        "import jax.numpy as jnp\n\n\ndef own_rms_norm(x, weight, eps=1e-6):\n"
+        "    return x / jnp.sqrt((x**2).mean(-1, keepdims=True) + eps) * weight\n"
+    )
+    layer, kind = opened(f"{path}:own_rms_norm", None)
+    assert kind.name == "RMSNorm"
+    y = layer(normalized_shape=4, eps=1e-6).forward(np.full((2, 4), 3.0))
+    np.testing.assert_allclose(y, 1, rtol=1e-6)
+
+
+def test_a_module_is_no_class_of_them_and_there_is_one_device() -> None:
+    linen = flax_library("linen")
+    with pytest.raises(TypeError, match="Expected a class of modules or a function but got a module, a LayerNorm"):
+        from_jax(linen.LayerNorm(), "LayerNorm")
+    with pytest.raises(ValueError, match="Expected device to be 'cpu'"):
+        from_jax(layer_norm, None, "cuda")
+
+
+def test_no_fix_is_looked_for_where_each_try_is_compiled() -> None:
+    report = check(from_jax(with_gradient(gamma_outside)), ndims=(2,), dtypes=("float64",), examples=0, fix=True)
+    assert not report.passed
+    assert report.not_fixed == "none is looked for, since each try would be compiled anew"
 
 
 # --- modules ----------------------------------------------------------------------------------------------------------

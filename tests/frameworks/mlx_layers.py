@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.frameworks.row import Array, Backward, Row, first, last, layer_of
+from tests.frameworks.row import Array, Backward, Known, Row, first, last, layer_of
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 KEYWORDS = {
@@ -17,6 +17,11 @@ KEYWORDS = {
     "InstanceNorm": ("eps", "affine"),
 }
 NAMES = {"gamma": "weight", "beta": "bias"}
+
+DEMOTED = Known("its fast kernels, and InstanceNorm, compute in float32", ("dtype-demoted",))
+IN_BETWEEN = Known("what is made of the statistics is rounded to 16 bits at each step", ("rounded-in-between",))
+IN_16_BITS = Known("it squares and adds in x's own dtype", ("computed-in-16-bits",))
+FAST = {"float64": DEMOTED, "float16": IN_BETWEEN, "bfloat16": IN_BETWEEN}
 
 
 def _to_mlx(array: Array) -> Any:
@@ -103,4 +108,15 @@ def _made(like: str) -> Any:
     return layer_of(like, KEYWORDS[like], partial(_run, like), tracks=like == "BatchNorm")
 
 
-ROWS = [Row("mlx", like, like, partial(_made, like), ("mlx",), DTYPES) for like in KEYWORDS]
+ROWS = [
+    Row(
+        "mlx",
+        like,
+        like,
+        partial(_made, like),
+        ("mlx",),
+        DTYPES,
+        dict.fromkeys(("float16", "bfloat16"), IN_16_BITS) if like == "BatchNorm" else FAST,
+    )
+    for like in KEYWORDS
+]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reference.dtypes import NARROW
 from tests.frameworks.measured import ROWS, measured, tried
 from tests.frameworks.row import Row
 
@@ -22,7 +23,7 @@ def test_a_layer_agrees_with_exact_values(row: Row, dtype: str) -> None:
     found = measured(row, dtype)
     assert not found.refused
     assert not found.faults, f"{found.smallest}\n{found.told}"
-    assert found.well < 16
+    assert found.well < (16 if dtype not in NARROW else 128)
 
 
 @pytest.mark.parametrize(

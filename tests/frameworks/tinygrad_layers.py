@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from reference.kinds import kind_named
-from tests.frameworks.row import Array, Backward, Row, layer_of
+from tests.frameworks.row import Array, Backward, Known, Row, layer_of
 
 DTYPES = ("float64", "float32", "float16")
 KEYWORDS = {
@@ -15,6 +15,16 @@ KEYWORDS = {
     "RMSNorm": ("eps", "elementwise_affine"),
     "BatchNorm": ("eps", "momentum", "affine", "track_running_stats"),
     "InstanceNorm": ("eps", "affine"),
+}
+DEMOTED = Known("it converts to float32, whatever x is", ("dtype-demoted",))
+IN_BETWEEN = Known("what is made of the statistics is rounded to 16 bits at each step", ("rounded-in-between",))
+IN_16_BITS = Known("steps of its statistics are of 16 bits", ("computed-in-16-bits",))
+KNOWN = {
+    "GroupNorm": {"float16": IN_16_BITS},
+    "LayerNorm": {"float16": IN_BETWEEN},
+    "RMSNorm": {"float64": DEMOTED, "float16": IN_BETWEEN},
+    "BatchNorm": {"float16": IN_16_BITS},
+    "InstanceNorm": {"float16": IN_16_BITS},
 }
 NAMES = {"gamma": "weight", "beta": "bias"}
 
@@ -68,4 +78,7 @@ def _made(like: str) -> Any:
 
 
 # each new shape is some ten kernels, each a run of clang
-ROWS = [Row("tinygrad", like, like, partial(_made, like), ("tinygrad",), DTYPES, compiled=True) for like in KEYWORDS]
+ROWS = [
+    Row("tinygrad", like, like, partial(_made, like), ("tinygrad",), DTYPES, KNOWN[like], compiled=True)
+    for like in KEYWORDS
+]

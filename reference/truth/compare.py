@@ -6,6 +6,7 @@ the size of the data, so a tolerance is a small constant, which must not grow wi
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,15 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
+@cache
 def roundoff(dtype: str | np.dtype) -> float:
     """The unit roundoff u of a dtype: half the distance from 1 to the next number."""
     return float(np.finfo(dtype).eps) / 2
+
+
+@cache
+def _smallest_normal(dtype: str) -> float:
+    return float(np.finfo(dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -97,12 +104,12 @@ def error_units(got: Array, exact: Array, scale: Array, dtype: str) -> Array:
 
     The scale is kept from falling below the smallest normal number: below it no dtype has relative precision.
     """
-    floored = np.maximum(scale.astype(np.float64), float(np.finfo(dtype).tiny))
+    floored = np.maximum(scale.astype(np.float64), _smallest_normal(dtype))
     with np.errstate(all="ignore"):  # divided in this order, since u times the smallest normal number would be 0
         errors = np.abs(got.astype(exact.dtype) - exact).astype(np.float64) / floored / roundoff(dtype)
-        truth = exact.astype(np.float64)
-    odd = ~np.isfinite(errors)
-    if odd.any():
-        same = (np.isnan(got) & np.isnan(truth)) | (got == truth)
-        errors[odd] = np.where(same[odd], 0.0, np.inf)
+        finite = np.isfinite(errors)
+        if not finite.all():
+            odd, truth = ~finite, exact.astype(np.float64)
+            same = (np.isnan(got) & np.isnan(truth)) | (got == truth)
+            errors[odd] = np.where(same[odd], 0.0, np.inf)
     return np.asarray(errors)

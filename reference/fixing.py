@@ -13,6 +13,8 @@ from reference.cases.case import Case
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.named import NamedFault
 from reference.probing import Probed, probe
+from reference.repair import annotation
+from reference.repair.search import Sought, find_fix
 from reference.reporting.result import Fix, Note
 from reference.subjects.guard import Clock
 from reference.subjects.in_process import InProcess
@@ -133,9 +135,6 @@ def _endless(trials: Sequence[Trial]) -> bool:
 def _here(
     subject: InProcess, probed: Probed, trials: Sequence[Trial], faults: Sequence[NamedFault], request: Request
 ) -> Advice:
-    from reference.repair import annotation  # two dozen modules, of no use for a layer that is right
-    from reference.repair.search import Sought, find_fix
-
     kept = tuple(fault.id for fault in faults if fault.kind == "convention")
     mistakes = [fault.id for fault in faults if fault.id not in kept]
     if kept and mistakes:  # what is only another choice than torch's stays as it is

@@ -22,8 +22,8 @@ from reference.truth.verdict import Trial
 REPRODUCED = 1e4  # units: a formula that agrees to twelve digits is the layer's; wrong ones differ in the first few
 SMALL = 130  # numbers of x up to which the true derivative of a changed forward is taken
 DIFFERENTIATED = 3  # on how many cases of each mode and rank
-PREDICTED = 30_000  # arrays that are kept for the next layer, of some hundred numbers each
-LARGEST = 2_000  # numbers in one of them
+PREDICTED = 20_000  # arrays that are kept for the next layer, of some hundred numbers each
+LARGEST = 1_500  # numbers in one of them
 
 Suspects = tuple[Suspect, ...]
 

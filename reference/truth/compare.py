@@ -6,24 +6,14 @@ the size of the data, so a tolerance is a small constant, which must not grow wi
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.dtypes import carried, is_real, roundoff, smallest_normal
+
 Array = NDArray[Any]
-
-
-@cache
-def roundoff(dtype: str | np.dtype) -> float:
-    """The unit roundoff u of a dtype: half the distance from 1 to the next number."""
-    return float(np.finfo(dtype).eps) / 2
-
-
-@cache
-def _smallest_normal(dtype: str) -> float:
-    return float(np.finfo(dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -82,8 +72,9 @@ def compare(
     if got is None:
         return Comparison(quantity, np.inf, tolerance, problem="got None, expected an array")
     array = np.asarray(got)
-    if array.dtype.kind not in "fiu":
+    if not is_real(array.dtype):
         return Comparison(quantity, np.inf, tolerance, problem=f"got dtype {array.dtype}, expected {dtype}")
+    array = carried(array)
     if array.shape != exact.shape:
         problem = f"got shape {array.shape}, expected {exact.shape}"
         return Comparison(quantity, np.inf, tolerance, problem=problem)
@@ -104,7 +95,7 @@ def error_units(got: Array, exact: Array, scale: Array, dtype: str) -> Array:
 
     The scale is kept from falling below the smallest normal number: below it no dtype has relative precision.
     """
-    floored = np.maximum(scale.astype(np.float64), _smallest_normal(dtype))
+    floored = np.maximum(scale.astype(np.float64), smallest_normal(dtype))
     with np.errstate(all="ignore"):  # divided in this order, since u times the smallest normal number would be 0
         errors = np.abs(got.astype(exact.dtype) - exact).astype(np.float64) / floored / roundoff(dtype)
         finite = np.isfinite(errors)

@@ -90,7 +90,7 @@ class Elsewhere:
         if self._early:
             return self._early
         try:
-            self._server.answer(tuple[str, str], self._clock)
+            self._server.answer(tuple[str, str, bool], self._clock)
             reason, fix, file, notes = self._server.answer(TEXTS, self._clock)
             return Advice(Fix(*fix) if fix else None, reason, file, tuple(Note(*note) for note in notes))
         except Refused as refused:

@@ -193,7 +193,7 @@ class Isolated:
             self._start()
             assert self._child is not None
             self._child.send("open", *self.opening)
-            self._child.answer(tuple[str, str], clock)
+            self._child.answer(tuple[str, str, bool], clock)
             self._child.send("read", *self._look)
             self._child.answer(None, clock)
         return self._child

@@ -16,6 +16,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
     os.environ.pop(variable, None)
 
+# The tests start hundreds of processes of ours, each of which would compile all of our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 from collections import Counter  # noqa: E402 - NumPy reads these variables when it is imported
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -77,6 +81,11 @@ def in_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
     monkeypatch.setattr(sys, "path", list(sys.path))  # a script changes both
     monkeypatch.setitem(sys.modules, "layer_under_test", ModuleType("layer_under_test"))
     return load
+
+
+def pytest_collection_finish() -> None:
+    """What the tests themselves write and import leaves no bytecode: there may be two versions within a second."""
+    sys.dont_write_bytecode = True
 
 
 @pytest.hookimpl(tryfirst=True)

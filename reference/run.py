@@ -155,12 +155,17 @@ class Run:
     def count(self, trial: Trial) -> None:
         if trial.seen.refused:
             self.refusals.append(trial)
-        if trial.hazards:
+        if trial.hazards and not (self.drawn and self._is_known(trial)):
             self.hazardous.append(trial)
         if trial.comparisons:
             self.tally.add(trial)
         if self.progress:
             self.progress(self.tally.trials, self.total)
+
+    def _is_known(self, trial: Trial) -> bool:
+        """Whether all its hazards were seen before: of a hundred thousand random trials not each one is kept."""
+        seen = {(hazard.id, hazard.quantity) for other in self.hazardous for hazard in other.hazards}
+        return seen >= {(hazard.id, hazard.quantity) for hazard in trial.hazards}
 
     def designed(self, designed: list[Case]) -> list[Trial]:
         """The trials of the designed cases, as many as there is time for."""

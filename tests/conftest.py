@@ -22,6 +22,7 @@ sys.dont_write_bytecode = False
 
 from collections import Counter  # noqa: E402 - NumPy reads these variables when it is imported
 from collections.abc import Callable  # noqa: E402
+from functools import lru_cache  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import ModuleType  # noqa: E402
 from typing import Any  # noqa: E402
@@ -51,8 +52,9 @@ settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "d
 
 @pytest.fixture(scope="session")
 def normal() -> Callable[..., NDArray[Any]]:
-    """`normal(shape, seed=0, dtype="float64")`: standard normal numbers in an array that is not writeable."""
+    """`normal(shape, seed=0, dtype="float64")`: standard normal numbers in an array that is not writeable, and so shared."""
 
+    @lru_cache(maxsize=64)
     def draw(shape: tuple[int, ...] | int, seed: int = 0, dtype: str = "float64") -> NDArray[Any]:
         array = np.random.default_rng((seed, 77)).standard_normal(shape).astype(dtype)
         array.flags.writeable = False

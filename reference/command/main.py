@@ -14,10 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from importlib.metadata import version
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from reference.by_name import NOT_CHECKED, Asked, importing, outcome_of
+from reference.command.lean import import_torch_in_part
 from reference.command.parser import names_of, parser
 from reference.configuration import configuration_for
 from reference.kinds import KINDS
@@ -33,7 +31,9 @@ from reference.reporting.files import stream_of
 from reference.subjects.guard import describe, printable
 from reference.subjects.loading import Unusable
 
-if TYPE_CHECKING:  # they need the dictionary, which `--help` can do without
+if TYPE_CHECKING:  # they need the dictionary, or are slow to import, and `--help` can do without
+    from concurrent.futures import ProcessPoolExecutor
+
     from reference.command.baseline import Baseline
 
 DEFAULT = tuple(f"npnorm:{name}" for name in KINDS)
@@ -50,6 +50,7 @@ class _Output(Console):
 
 def run() -> NoReturn:
     """The command as the process that it is."""
+    import_torch_in_part()
     code = main()
     if any(thread.is_alive() for thread in importing):
         # interrupted, or refused at once: the interpreter must not be taken down while a thread imports C++
@@ -281,11 +282,18 @@ def _part(named: list[Asked], shard: tuple[int, int] | None) -> list[Asked]:
     return named[which - 1 :: count]
 
 
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too, and is for the command
+    import_torch_in_part()
+
+
 @contextlib.contextmanager
-def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(count: int) -> Iterator["ProcessPoolExecutor"]:
     """Processes that check subjects; when the command is ended they end at once, and do not finish their work first."""
-    ignored = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too, and is for the command
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=signal.signal, initargs=ignored) as pool:
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import active_children, get_context
+
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin_worker) as pool:
         try:
             yield pool
         except BaseException:
@@ -362,6 +370,8 @@ def _refuse_unwritable(options: argparse.Namespace) -> None:
 
 def _write(options: argparse.Namespace, reports: list[Any], refused: dict[str, str]) -> None:
     """The files that were asked for; with the refused subjects, so that none is missing unnoticed."""
+    from importlib.metadata import version
+
     from reference.reporting import json_report, picture
 
     versions = {name: version(name) for name in ("numpy", "torch")}

@@ -32,14 +32,12 @@ def main() -> None:
     if first["code"] == 0 and setup["preload"]:
         preload(first["modules"])
         first = next(run_all(setup, [setup["clean"]], 1, setup["limit"]))
-        first["spoiled"] = first["code"] != 0 or is_loaded(setup["target"])
+        first["spoiled"] = first["code"] != 0 or is_loaded(setup["targets"])
     print(json.dumps(first), file=pipe)
-    line = sys.stdin.readline()
-    if not line:
-        return
-    jobs = json.loads(line)
-    for answer in run_all(setup, jobs["orders"], jobs["workers"], jobs["limit"]):
-        print(json.dumps(answer), file=pipe)
+    for line in sys.stdin:
+        jobs = json.loads(line)
+        for answer in run_all(setup, jobs["orders"], jobs["workers"], jobs["limit"]):
+            print(json.dumps(answer), file=pipe)
 
 
 def preload(names: "list[str]") -> None:
@@ -57,10 +55,11 @@ def preload(names: "list[str]") -> None:
                     module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
-def is_loaded(target: str) -> bool:
-    """Whether the layer's file is among what was imported before the forks."""
+def is_loaded(targets: "list[str]") -> bool:
+    """Whether one of the layer's files is among what was imported before the forks."""
+    wanted = {os.path.realpath(target) for target in targets}
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    return any(isinstance(file, str) and os.path.realpath(file) == os.path.realpath(target) for file in files)
+    return any(isinstance(file, str) and os.path.realpath(file) in wanted for file in files)
 
 
 def of_libraries() -> "list[str]":

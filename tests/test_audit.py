@@ -1,15 +1,18 @@
 """The audit of tests: which mistakes they would not notice, and why; on test files with one blindness each."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 import reference
+from reference import reporting
 from reference.auditing.changes import Edited
 from reference.auditing.cover import cover, refuted
 from reference.auditing.mutants import evenly
@@ -20,6 +23,7 @@ from reference.repair.edits import Edit
 from reference.repair.source import Key
 from reference.subjects.loading import load
 
+SCHEMA = json.loads((Path(reporting.__file__).parent / "audit_schema.json").read_text())
 AUDITED = Path(__file__).parent / "audited"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark"]
 
@@ -60,6 +64,7 @@ def test_what_gamma_of_ones_hides_is_not_noticed_and_said(folder):
     assert f"{len(found.survivors)} of 16 mistakes are not noticed." in text
     assert re.search(rf"{first.survivors} needs? a gamma that is not 1", text)
     content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    jsonschema.validate(content, SCHEMA)
     assert content["survivors"] == len(found.survivors)
     for mutant in found.mutants:
         assert mutant.wrong
@@ -118,15 +123,33 @@ def test_no_survivor_is_right(folder):
 
 
 def test_command_says_what_is_not_noticed(folder, capsys, monkeypatch):
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{__import__('os').environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     code = main(
         ["--audit", "pytest -q gamma_of_ones.py", "my_layers.py:MyLayerNorm", "--mutants", "5", "--json", "audit.json"]
     )
     content = json.loads(Path("audit.json").read_text())
     printed = capsys.readouterr().out
+    jsonschema.validate(content, SCHEMA)
     assert code == (0 if content["passed"] else 1)
     assert len(content["mutants"]) == 5
     assert re.search(r"All 5 mistakes are noticed|\d of 5 mistakes (is|are) not noticed", printed)
+
+
+def test_json_is_written_whole_or_not_at_all(folder, capsys, monkeypatch):
+    """The older file stays where the new one cannot be written, and no half of it is left beside it."""
+    Path("audit.json").write_text("older")
+    before = sorted(Path().iterdir())
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "rename", full)
+    command = ["--audit", f"{' '.join(PYTEST)} gamma_of_ones.py", "my_layers.py:MyLayerNorm", "--mutants", "1"]
+    assert main([*command, "--json", "audit.json"]) == 2
+    assert "audit.json cannot be written: No space left on device" in " ".join(capsys.readouterr().err.split())
+    assert Path("audit.json").read_text() == "older"
+    assert [path for path in sorted(Path().iterdir()) if path.name != "__pycache__"] == before
 
 
 def test_tests_that_fail_by_themselves_are_shown(folder, capsys):

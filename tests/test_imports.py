@@ -28,6 +28,7 @@ ROOMS = (
     "auditing",
     "testing",
     "by_name",
+    "github",
     "configuration",
     "plugin",
     "command",

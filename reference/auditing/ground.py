@@ -120,8 +120,8 @@ class Stage:
 def ordinary(scope: Scope) -> list[Case]:
     """The cases that mutants are judged by: what tests of one's own may be asked to try; the most telling first.
 
-    Without the regimes in which a layer loses digits, float16, and x that the caller overwrites: a mutant that is wrong
-    there alone is not counted, so that no test is blamed for what few tests need.
+    Without the regimes in which a layer loses digits, float16, read-only arrays, and x that the caller overwrites: a mutant
+    that is wrong there alone is not counted, so that no test is blamed for what few tests need.
     """
     designed = [
         case
@@ -129,6 +129,7 @@ def ordinary(scope: Scope) -> list[Case]:
         if case.data in ORDINARY
         and case.dtype != "float16"
         and not case.overwrite
+        and "read-only" not in (case.layout, case.dy_layout)
         and 0 < prod(case.shape) * case.calls <= SMALL
         and case.dy_data == "unit"
         and case.options.get("eps", 0.0) is not None

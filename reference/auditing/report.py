@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+SCHEMA = 1  # that of `reporting/audit_schema.json`
 SHOWN = 12  # survivors whose diffs are printed
 WIDTH = 100
 
@@ -82,8 +83,8 @@ class Audit:
         return bool(self.mutants) and not self.survivors
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
-        found = asdict(self)
+        """All of it, as JSON has it: `reporting/audit_schema.json` says what is in it."""
+        found = {"schema": SCHEMA, **asdict(self)}
         found["survivors"] = len(self.survivors)
         found["passed"] = self.passed
         return json.loads(json.dumps(found))  # type: ignore[no-any-return]

@@ -31,11 +31,11 @@ from reference.repair.units import locate_all
 from reference.subjects.guard import Clock, attribute
 from reference.subjects.in_process import InProcess
 from reference.subjects.loading import opened
-from reference.subjects.reading import kind_of, name_of
+from reference.subjects.reading import Refused, kind_of, name_of
 from reference.truth.convention import Convention
 
 TELLING = 60  # reasons that are held against the mutants that were noticed
-LEAST = 0.25  # of the survivors that a reason must account for that would hide a good part of all mutants
+LEAST = 0.12  # of the survivors that a reason must account for that would hide a good part of all mutants
 SECONDS = 120.0  # for the search for mutants, and for the reasons, at most
 Progress = Callable[[int, int], None]
 
@@ -155,9 +155,12 @@ def _ground(
     probed = probe(subject, ndims, accept, timeout, dtypes=dtypes)
     if any(trial.failed for trial in probed.trials):
         wrong = sorted({name for trial in probed.trials for name in trial.wrong})
+        others = probed.discovery.scope.ndims if len(probed.discovery.scope.ndims) > 1 else ()
+        right = [rank for rank in others if not _is_wrong_in(subject, rank, accept, timeout, dtypes)]
         raise NotAudited(
             f"Expected a layer that is right but {subject.name} is wrong itself"
             f"{' in ' + ', '.join(wrong) if wrong else ''}: normcheck {subject.name} says how"
+            + (f"; to audit it where it is right: --ndims {','.join(map(str, right))}" if right else "")
         )
     convention, scope = probed.run.convention, probed.discovery.scope
     probes = ground_probes(subject, scope, convention)
@@ -170,6 +173,16 @@ def _ground(
     if located[0].source.path is None:
         raise NotAudited(f"{subject.name} is in no file that tests could import: {located[0].source.filename}")
     return Ground(subject, tuple(located), probes, convention, scope)
+
+
+def _is_wrong_in(
+    subject: InProcess, rank: int, accept: tuple[str, ...], timeout: float, dtypes: Sequence[str] | None
+) -> bool:
+    """Whether a layer is wrong for an x of some axes alone, too."""
+    try:
+        return any(trial.failed for trial in probe(subject, (rank,), accept, timeout, dtypes=dtypes).trials)
+    except Refused:
+        return True
 
 
 def _report(

@@ -85,8 +85,8 @@ class Command:
 
     Attributes:
         text: as it was given. words: it as an argument list, without the variables set in front of it; empty where only a
-            shell can run it. variables: those. python: of pytest, if it is pytest's; arguments: pytest's. here: whether
-            `python -m` puts the folder on the path.
+            shell can run it. variables: those. python: that runs it, where it is told: pytest with `arguments`, or a
+            `program`, `-m MODULE ...` or `FILE.py ...`. here: whether `python -m` puts the folder on the path.
     """
 
     text: str
@@ -94,6 +94,7 @@ class Command:
     variables: dict[str, str]
     python: str = ""
     arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
     here: bool = False
 
 
@@ -125,6 +126,9 @@ def command_of(tests: str | Sequence[str], folder: Path) -> Command:
         return Command(text, tuple(words), variables, python, tuple(words[1:]))
     if re.fullmatch(r"python[\d.]*", name) and words[1:3] == ["-m", "pytest"]:
         return Command(text, tuple(words), variables, path, tuple(words[3:]), here=True)
+    if re.fullmatch(r"python[\d.]*", name) and re.match(r"-m \w|[^-].*\.py( |$)", " ".join(words[1:])):
+        is_module = words[1] == "-m"
+        return Command(text, tuple(words), variables, path, program=tuple(words[1:]), here=is_module)
     return Command(text, tuple(words), variables)
 
 
@@ -211,7 +215,8 @@ class Runner:
         if code != 0:
             text = Path(f"{self._clean}.out").read_text(encoding="utf-8", errors="replace").rstrip()
             last = "\n".join(f"  {line}" for line in text.splitlines()[-LAST_LINES:])
-            what = "finds no tests" if code == NO_TESTS and self.command.python else f"ends with exit code {code}"
+            is_pytest = bool(self.command.python) and not self.command.program
+            what = "finds no tests" if code == NO_TESTS and is_pytest else f"ends with exit code {code}"
             what = f"takes more than {LONGEST:g} s" if seconds >= LONGEST else what
             raise NotAudited(
                 f"Expected the tests to pass on the layer as it is but {self.command.text!r} {what}:\n{last}"
@@ -235,12 +240,15 @@ class Runner:
         Args:
             preload: whether to import there what the tests import from libraries; without, if that spoils the run.
         """
-        arguments = list(self.command.arguments)
+        arguments, of_pytest = list(self.command.arguments), not self.command.program
         for plugin, options in (("xdist", ["-n0"]), ("pytest_benchmark", [f"--benchmark-storage=file://{self.place}"])):
             off = f"no:{plugin.removeprefix('pytest_')}" in " ".join(arguments)
-            arguments += options if not off and _has(plugin, self.command.python, self.environment) else []
+            arguments += (
+                options if of_pytest and not off and _has(plugin, self.command.python, self.environment) else []
+            )
         setup = {
             "arguments": [*arguments, "-x"],
+            "program": list(self.command.program),
             "here": self.command.here,
             "preload": preload,
             "targets": [str(path) for path in self.targets],
@@ -261,10 +269,11 @@ class Runner:
             answer = self._ask(setup)
         except (OSError, ValueError):
             answer = None
-        if answer is None or answer.get("spoiled"):
+        fails = answer is None or bool(self.command.program and answer["code"])  # a program may need to be the first
+        if answer is None or fails or answer.get("spoiled"):
             _end(self._warm)
             self._warm = None
-            return self._warmed(False) if preload else None
+            return self._warmed(False) if preload and not fails else None
         return answer
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any] | None:

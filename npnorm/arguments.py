@@ -116,7 +116,7 @@ def float_array(name: str, value: object) -> Array:
                 "fill it first, as with .filled(0)"
             )
         value = np.asarray(value)
-    if value.dtype.kind != "f":
+    if value.dtype.kind != "f" and value.dtype.name != "bfloat16":  # which ml_dtypes brings, as a kind of its own
         raise TypeError(f"Expected {name} to be an array of floats but got dtype {value.dtype}")
     return value
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reference.reporting.report import Report
     from reference.subjects.functions import from_functions
     from reference.subjects.reading import Refused
+    from reference.subjects.torch_form import from_torch
     from reference.testing import assert_matches, parametrize_with_checks
 
 _HOME = {
@@ -28,6 +29,7 @@ _HOME = {
     "audit": "reference.auditing.audit",
     "check": "reference.checks",
     "from_functions": "reference.subjects.functions",
+    "from_torch": "reference.subjects.torch_form",
     "parametrize_with_checks": "reference.testing",
 }
 
@@ -39,6 +41,7 @@ __all__ = [
     "audit",
     "check",
     "from_functions",
+    "from_torch",
     "parametrize_with_checks",
 ]
 

@@ -9,17 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reference.cases.case import DTYPES
 from reference.diagnosis.consistency import backward_is_derivative
 from reference.diagnosis.conventions import conventions_named
 from reference.diagnosis.diagnose import diagnose
 from reference.diagnosis.observed import hazards_of, refusals, starting_conventions
+from reference.dtypes import DTYPES
 from reference.fixing import FIX_SECONDS, Advice, Request, advise, begun
 from reference.kinds import Kind
 from reference.probing import probe
 from reference.reporting.counterexample import describe_failure, pictures_of, smallest
 from reference.reporting.report import Report
 from reference.run import Progress, Run, Tally, Unfinished, behaviour_in, parts_of
+from reference.subjects.frameworks import adapted
 from reference.subjects.guard import Clock, attribute, seconds_for
 from reference.subjects.in_process import InProcess
 from reference.subjects.judged import Judged
@@ -103,6 +104,7 @@ def check(
     work |= {"dtypes": dtypes, "ndims": ndims, "timeout": timeout, "progress": progress}
     work |= {"fix_seconds": fix_seconds if fix else 0.0, "annotate": annotate}
     if not isolated:
+        layer = adapted(layer, kind.name)
         return examine(InProcess(layer, kind, name, channels_last, names), **work)
     with Isolated(place_of(layer), kind.name, channels_last, names, name) as subject:
         subject.open(Clock(timeout))

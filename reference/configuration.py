@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reference.by_name import Asked
-from reference.cases.case import DTYPES
+from reference.dtypes import DTYPES
 from reference.kinds import KINDS
 from reference.subjects.loading import ALL, Unusable, parts_of
 

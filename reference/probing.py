@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from reference.cases.probes import designed_for
 from reference.diagnosis.conventions import accepted_convention
+from reference.dtypes import NARROW
 from reference.run import Progress, Run
 from reference.subjects.discovery import Discovery
 from reference.subjects.guard import Clock
 from reference.subjects.judged import Judged
 from reference.subjects.reading import Refused
-from reference.truth.half import is_made_for_float16
+from reference.truth.demoted import computes_in_float32
 from reference.truth.meant import not_meant, without
+from reference.truth.narrow import is_made_for
 from reference.truth.verdict import Trial
 
 
@@ -42,10 +44,15 @@ def probe(
     discovery = subject.discover(ndims, clock, dtypes)
     scope = discovery.scope
     convention = accepted_convention(subject, accept, designed_for(scope), clock)
-    if dtypes is None and "float16" in scope.dtypes and not is_made_for_float16(subject, scope, convention, clock):
-        discovery = discovery.without_dtype(
-            "float16", "it computes in float16 itself: dtypes float16 says how far that goes"
-        )
+    for dtype in (name for name in scope.dtypes if name in NARROW and dtypes is None):
+        if not is_made_for(dtype, subject, scope, convention, clock):
+            discovery = discovery.without_dtype(
+                dtype, f"it computes in {dtype} itself: dtypes {dtype} says how far that goes"
+            )
+    widths = discovery.scope.dtypes
+    may_widen = subject.is_adapted and dtypes is None and {"float64", "float32"} <= {*widths}
+    if may_widen and computes_in_float32(subject, scope, convention, clock):
+        discovery = discovery.without_dtype("float64", "it computes in float32 inside")
     designed = designed_for(discovery.scope)
     run = Run(subject, convention, clock, len(designed) + examples, progress)
     trials = run.designed(designed)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from reference.cases.case import Case
 from reference.cases.scope import Scope
+from reference.dtypes import NARROW
 from reference.reporting.counterexample import MOST_OBSCURE, obscurity
 from reference.reporting.result import Figures, Part
 from reference.subjects.guard import Clock
@@ -41,11 +42,16 @@ class _Worst(NamedTuple):
     error: float
     tolerance: float
     torch_error: float | None
+    wide: bool
 
     @property
-    def rank(self) -> tuple[bool, bool, float, float]:
-        """By how much of its tolerance it takes, but for infinities, which tell less; of equals the least tolerance."""
-        return self.failed, isfinite(self.error), self.error / self.tolerance, -self.tolerance
+    def rank(self) -> tuple[bool, bool, bool, float, float]:
+        """By how much of its tolerance it takes, but for infinities, which tell less; of equals the least tolerance.
+
+        Right 16 bits come last: the one rounding that each result has there is all of the tolerance, and tells nothing.
+        """
+        wide = self.wide or self.failed
+        return self.failed, isfinite(self.error), wide, self.error / self.tolerance, -self.tolerance
 
 
 @dataclass
@@ -62,15 +68,17 @@ class Tally:
 
     def add(self, trial: Trial) -> None:
         self.trials += 1
+        wide = trial.case.dtype not in NARROW
         for name, comparison in trial.comparisons.items():
             self.counts[name] += 1
             self.failures[name] += not comparison.passed
             torch_error = trial.expected.torch_errors.get(name)
-            here = _Worst(not comparison.passed, comparison.error, comparison.tolerance, torch_error)
+            here = _Worst(not comparison.passed, comparison.error, comparison.tolerance, torch_error, wide)
             if name not in self.worst or here.rank > self.worst[name].rank:
                 self.worst[name] = here
             self.largest[name] = max(self.largest.get(name, 0.0), comparison.error)
-            error = torch_error or 0.0
+            # in 16 bits its own layers round in between, on each machine in its way
+            error = (torch_error or 0.0) if wide else 0.0
             self.torch[name] = max(self.torch.get(name, 0.0), error)
             limit = tolerance_of(name, trial.expected.truth.conditioning, trial.case.dtype)
             if name in self.torch_is_off:

@@ -8,14 +8,16 @@ from collections import Counter
 from itertools import product
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
-from reference.cases.case import AFFINE_VALUES, DATA, DTYPES, LARGE, LAYOUTS, TINY, Case, make
+from reference.cases.case import AFFINE_VALUES, DATA, LARGE, LAYOUTS, TINY, Case, make
 from reference.cases.scope import Scope
 from reference.cases.strategies import cases
+from reference.dtypes import DTYPES, dtype_named, roundoff
 from reference.kinds import KINDS, kind_named
 from reference.truth import torch_layers
 
@@ -178,7 +180,7 @@ def test_integers_are_small_and_one_entry_is_not_a_number() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_extreme_magnitudes_keep_their_cubes(dtype: str) -> None:
     """So that no right layer overflows: the inverse cube of the deviation appears in a textbook backward."""
-    info = np.finfo(dtype)
+    info = ml_dtypes.finfo(dtype_named(dtype))
     assert LARGE[dtype] ** 3 * 64 < float(info.max)
     if dtype != "float16":  # whose layers compute in float32
         assert TINY[dtype] ** 3 > float(info.tiny)
@@ -225,15 +227,15 @@ def test_a_case_knows_its_parameters(case: Case, has_gamma: bool, has_beta: bool
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_eps_is_what_torch_takes(dtype: str) -> None:
-    of_dtype = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-23}[dtype]
+    of_dtype = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-23, "bfloat16": 2.0**-23}[dtype]
     assert make("RMSNorm", (2, 3), dtype=dtype).eps == of_dtype
     assert make("RMSNorm", (2, 3), dtype=dtype, eps=None).eps == of_dtype
     assert make("RMSNorm", (2, 3), dtype=dtype, eps=0.5).eps == 0.5
     assert make("LayerNorm", (2, 3), dtype=dtype).eps == 1e-5
     case = make("RMSNorm", (2, 3), dtype=dtype, elementwise_affine=False)
-    y = torch_layers.LAYERS["RMSNorm"](3)(np.full((2, 3), 2.0**-12, dtype))
+    y = torch_layers.LAYERS["RMSNorm"](3)(np.full((2, 3), 2.0**-12, dtype_named(dtype)))
     expected = 2.0**-12 / np.sqrt(2.0**-24 + case.eps)
-    assert y == pytest.approx(np.full((2, 3), expected), rel=4 * float(np.finfo(dtype).eps))
+    assert y == pytest.approx(np.full((2, 3), expected), rel=8 * roundoff(dtype))
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------

@@ -18,10 +18,11 @@ import npnorm
 from reference.cases.case import Case, make
 from reference.cases.scope import Scope
 from reference.cases.strategies import cases
+from reference.dtypes import roundoff
 from reference.kinds import KINDS
 from reference.truth import arithmetic as wide_arithmetic
 from reference.truth import exact, torch_layers
-from reference.truth.compare import compare, roundoff
+from reference.truth.compare import compare
 
 DIGITS = 140  # an x of 1e60 and the step beside it take 82 of them
 STEP = mpf(10) ** -22  # of the difference quotients; at a mean of 1e6 deviations 40 digits of a derivative are right

@@ -61,7 +61,7 @@ def test_npnorm_passes_within_16_units(like):
 def test_torchs_own_layers_pass(like):
     report = check(torch_layers.LAYERS[like], examples=5, dtypes=["float64", "float32"])
     assert report.passed, report
-    assert report.not_covered == {"float16": "not asked for"}
+    assert report.not_covered == {"float16": "not asked for", "bfloat16": "not asked for"}
     assert all(figures.worst_error <= figures.tolerance for figures in report.quantities.values())
 
 
@@ -76,11 +76,11 @@ def test_torchs_sums_in_float16_are_told():
     sums = np.array([fsum(column) for column in dy.T.astype(np.float64)])
     error = np.max(np.abs(layer.bias.grad.double().numpy() - sums) / sums) / 2**-11
 
-    report = check(torch_layers.LAYERS["LayerNorm"], examples=0, minimize=False, dtypes=["float16"], ndims=[2])
-    dbeta = report.quantities["dbeta"]
-    assert dbeta.torch_error == pytest.approx(error, rel=0.1)
-    assert dbeta.passed == (error <= dbeta.tolerance)
-    assert {name for name, figures in report.quantities.items() if not figures.passed} <= {"dbeta"}
+    found = TORCH.expected(case).torch_errors["dbeta"]
+    assert found == pytest.approx(error, rel=0.1)
+    assert check(torch_layers.LAYERS["LayerNorm"], examples=0, dtypes=["float16"], ndims=[2]).passed, (
+        "it is torch itself"
+    )
     assert quick(npnorm.LayerNorm, dtypes=["float16"]).quantities["dbeta"].worst_error < 1
 
 

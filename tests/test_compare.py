@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from reference.truth.compare import Comparison, compare, error_units, roundoff
+from reference.dtypes import roundoff
+from reference.truth.compare import Comparison, compare, error_units
 
 EXACT = np.array([[1.0, 2.0, -4.0], [0.5, 8.0, 1.0]], dtype=np.longdouble)
 SCALE = np.full(EXACT.shape, 8.0)

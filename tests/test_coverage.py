@@ -153,13 +153,13 @@ LACKING = {  # the layer, what it is like, what is not covered and a word of why
     "float64 only": (
         _of_one_dtype("float64"),
         "RMSNorm",
-        {"float32": "refused: TypeError: Expected float64", "float16": ""},
+        {"float32": "refused: TypeError: Expected float64", "float16": "", "bfloat16": ""},
         "y dx dgamma",
     ),
     "float32 only": (
         _of_one_dtype("float32"),
         "RMSNorm",
-        {"float64": "refused: TypeError: Expected float32", "float16": ""},
+        {"float64": "refused: TypeError: Expected float32", "float16": "", "bfloat16": ""},
         "y dx dgamma",
     ),
     "no parameters": (

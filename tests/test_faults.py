@@ -21,9 +21,9 @@ from reference.truth.exact import GRADIENTS, QUANTITIES, merged
 CONVENTIONS = {
     "eps-outside-sqrt", "eps-argument-ignored", "eps-default-for-none", "gamma-plus-one", "running-var-biased",
     "momentum-inverted", "running-statistics-replaced-by-first-batch", "running-statistics-start-at-zero",
-    "running-statistics-bias-corrected", "eps-default", "momentum-default", "parameters-start-elsewhere",
+    "running-statistics-bias-corrected", "eps-default", "momentum-default", "parameters-start-elsewhere", "rounded-in-between",
 }  # fmt: skip
-HAZARDS = {"input-not-saved", "output-not-saved", "dtype-promoted", "dx-aliases-dy"}
+HAZARDS = {"input-not-saved", "output-not-saved", "dtype-promoted", "dx-aliases-dy", "backward-not-repeatable"}
 
 WANTED = {  # the ids that there must be, by what they spoil or touch
     "statistics and forward": """
@@ -55,11 +55,11 @@ WANTED = {  # the ids that there must be, by what they spoil or touch
         running-statistics-replaced-by-first-batch running-var-decayed-twice stale-cache input-mutated
         upstream-gradient-mutated dx-aliases-dy input-not-saved layout-dependent dtype-promoted dtype-demoted
         running-var-includes-eps running-mean-unbiased running-statistics-start-at-zero
-        running-statistics-bias-corrected eval-eps-missing computed-in-float16
+        running-statistics-bias-corrected eval-eps-missing computed-in-16-bits rounded-in-between
     """,
     "protocol and defaults": """
         backward-raises forward-raises result-overwritten instances-share-state output-not-saved eps-default
-        momentum-default parameters-start-elsewhere
+        momentum-default parameters-start-elsewhere backward-not-reentrant backward-not-repeatable
     """,
 }
 
@@ -90,7 +90,8 @@ APPLIES = {  # where not to all layers
 BY_BEHAVIOUR = {
     "eps-argument-ignored", "eval-backward-missing", "input-mutated", "upstream-gradient-mutated", "dx-aliases-dy",
     "input-not-saved", "layout-dependent", "dtype-promoted", "dtype-demoted", "one-pass-variance",
-    "parameter-gradients-misshapen", "eps-default-for-none", "computed-in-float16", "backward-raises",
+    "parameter-gradients-misshapen", "eps-default-for-none", "computed-in-16-bits", "rounded-in-between", "backward-raises",
+    "backward-not-reentrant", "backward-not-repeatable",
     "forward-raises", "result-overwritten", "instances-share-state", "output-not-saved", "eps-default",
     "momentum-default", "parameters-start-elsewhere", "process-ended", "never-returns",
 }  # fmt: skip

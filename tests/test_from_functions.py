@@ -82,7 +82,7 @@ def test_pair_of_functions_is_a_layer(like, pair):
     forward, backward, lacking = pair
     report = check(from_functions(forward, backward, like=like), like, examples=5)
     assert report.passed, report
-    assert report.not_covered.keys() - {"float16"} == lacking
+    assert report.not_covered.keys() - {"float16", "bfloat16"} == lacking
     assert {"y", "dx", "dgamma"} <= report.quantities.keys()
     assert ("running_var" in report.quantities) == (like == "BatchNorm")
 

@@ -14,6 +14,7 @@ OURS = {"npnorm", "reference", "tests"}
 
 # The rooms of `reference` from the ground up: a module may use those below its own room, and its neighbours in it.
 ROOMS = (
+    "dtypes",
     "kinds",
     "cases",
     "subjects",
@@ -37,10 +38,13 @@ ROOMS = (
 FRONT = "reference"  # the package's own file: it names others, and loads them when they are used
 THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use besides the standard library
     "reference": set(),
+    "reference.dtypes": {"numpy", "ml_dtypes"},
     "reference.kinds": set(),
     "reference.cases": {"numpy"},
     "reference.cases.strategies": {"numpy", "hypothesis"},
     "reference.subjects": {"numpy"},
+    "reference.subjects.torch_form": {"numpy", "torch"},
+    "reference.subjects.torch_pass": {"numpy", "torch"},
     "reference.truth": {"numpy"},
     "reference.truth.arithmetic": {"numpy", "mpmath"},
     "reference.truth.torch_layers": {"numpy", "torch"},
@@ -60,11 +64,20 @@ THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use 
     "reference.command": {"rich"},
 }
 ON_TOP = {"reference.__main__", "npnorm.lab.__main__"}  # used by the tests alone
-LAZY = {"mpmath", "matplotlib", "pytest", "hypothesis", "torch"}  # imported inside functions, where they are needed
+LAZY = {
+    "ml_dtypes",
+    "mpmath",
+    "matplotlib",
+    "pytest",
+    "hypothesis",
+    "torch",
+}  # imported inside functions, where they are needed
 STRATEGIES = "reference.cases.strategies"  # but here, which is itself imported where it is needed
 AT_ONCE = {
     STRATEGIES,
     "reference.truth.torch_layers",
+    "reference.subjects.torch_form",
+    "reference.subjects.torch_pass",
     "reference.plugin",
 }  # the verdict's one way to torch; pytest's own
 

@@ -56,7 +56,9 @@ def test_no_two_rows_have_the_same_name():
 
 ENDLESS = {"process-ended", "never-returns"}  # not to be run among others: in `test_isolation`
 
+OF_TORCH = {"backward-not-reentrant", "backward-not-repeatable"}  # no NumPy layer has them: in `test_from_torch`
+
 
 def test_every_entry_is_planted():
     print(f"\n{_table()}")
-    assert planted.BY_FAULT.keys() == (FAULTS.keys() - ENDLESS) | UNKNOWN
+    assert planted.BY_FAULT.keys() == (FAULTS.keys() - ENDLESS - OF_TORCH) | UNKNOWN

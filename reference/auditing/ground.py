@@ -16,6 +16,7 @@ from reference.auditing.planting import Planted
 from reference.cases.case import Case, make, with_gamma, with_options
 from reference.cases.probes import BASES, designed_for
 from reference.cases.scope import Scope
+from reference.dtypes import NARROW
 from reference.repair.bench import Look, Probe, Screen, prepared, probe_of
 from reference.repair.explore import Bench
 from reference.repair.source import Source
@@ -120,14 +121,14 @@ class Stage:
 def ordinary(scope: Scope) -> list[Case]:
     """The cases that mutants are judged by: what tests of one's own may be asked to try; the most telling first.
 
-    Without the regimes in which a layer loses digits, float16, read-only arrays, and x that the caller overwrites: a mutant
+    Without the regimes in which a layer loses digits, 16 bits, read-only arrays, and x that the caller overwrites: a mutant
     that is wrong there alone is not counted, so that no test is blamed for what few tests need.
     """
     designed = [
         case
         for case in designed_for(scope)
         if case.data in ORDINARY
-        and case.dtype != "float16"
+        and case.dtype not in NARROW
         and not case.overwrite
         and "read-only" not in (case.layout, case.dy_layout)
         and 0 < prod(case.shape) * case.calls <= SMALL

@@ -34,10 +34,7 @@ CRASHES = 8  # children that may be lost to mutants
 POOL = 3  # times as many mutants are found as are tried, so that those that few cases show are among these
 PLANTED = 3  # at most one mutant of so many is a mistake of the dictionary that no edit makes
 MARKED = 3  # cases whose numbers are compared, and as many that are wrong
-FOR_NAMES, ALL_NAMES = (
-    8.0,
-    20,
-)  # seconds for so many names, in which edits are looked for that make a mistake of the dictionary
+FOR_NAMES = 0.4  # seconds for each mistake of the dictionary in which an edit is looked for that makes it
 DIGITS = 5  # to which two mutants must give the same numbers to be one
 NAMED_BY = 4  # cases in which a planted mistake must give the numbers of its entry's formula
 AS_NAMED = 1e-6  # of the largest number, how far it may be off
@@ -131,7 +128,7 @@ def _search(ground: Ground, count: int, seed: int, skip: int, send: Send) -> Non
             send(_told(stage, change, outcome, named))
     # beyond those that were asked for, what makes a mistake of the dictionary
     send({"at": skip + len(changes)})
-    end = time.monotonic() + FOR_NAMES * len(named) / ALL_NAMES
+    end = time.monotonic() + FOR_NAMES * len(named)
     for change in sorted(changes[at:], key=lambda change: change.edit.cost):
         if not named or time.monotonic() > end:
             return

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from reference.cases.case import DTYPES, Array, Case
+from reference.cases.case import Array, Case
 from reference.diagnosis.faults import FAULTS, Variant
+from reference.dtypes import DTYPES
 from reference.kinds import Kind
 from reference.subjects.form import Form
 from reference.subjects.gathering import keys_of

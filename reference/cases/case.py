@@ -13,20 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.dtypes import computing_dtype, dtype_named, roundoff
 from reference.kinds import GROUP, Kind, kind_named
 
 Array = NDArray[Any]
 
-DTYPES = ("float64", "float32", "float16")
 ANOTHER = "another alive"
 DATA = ("unit", "shifted", "integers", "small", "constant", "tiny", "large", "offset 1e2", "offset 1e4", "offset 1e6")
+PLAIN_DATA = ("unit", "shifted", "integers")  # which 16 bits hold, and their results
 LAYOUTS = ("C", "read-only", "F", "strided", "flipped", "transposed", "sliced")
 CONTIGUOUS = ("C", "read-only", "sliced")  # of them: the numbers lie one after the other, in the order of the indices
 AFFINE_VALUES = ("random", "uniform", "unit", "some zero")
 
 # Magnitudes whose squares, cubes and inverse cubes a dtype still holds: a layer may form any of them.
-LARGE = {"float64": 1e60, "float32": 1e6, "float16": 8.0}
-TINY = {"float64": 1e-20, "float32": 1e-10, "float16": 2.0**-8}
+LARGE = {"float64": 1e60, "float32": 1e6, "float16": 8.0, "bfloat16": 1e6}
+TINY = {"float64": 1e-20, "float32": 1e-10, "float16": 2.0**-8, "bfloat16": 1e-10}
 OFFSETS = {"offset 1e2": 1e2, "offset 1e4": 1e4, "offset 1e6": 1e6}
 
 
@@ -84,16 +85,16 @@ class Case:
         return dict(self.config)
 
     @property
-    def computing_dtype(self) -> np.dtype:
-        """What torch and npnorm compute in: float32 for float16."""
-        return np.result_type(self.dtype, np.float32)
+    def fits_in_16_bits(self) -> bool:
+        """Whether float16 holds its numbers and those of a right layer, with digits to tell by."""
+        return self.data in PLAIN_DATA and self.dy_data != "large" and self.eps >= 1e-5
 
     @property
     def eps(self) -> float:
         """The number that is added to the variance."""
         eps = self.options.get("eps", self.kind.optional["eps"])
         if eps is None:  # torch: the machine epsilon of the dtype that RMSNorm computes in
-            eps = np.finfo(self.computing_dtype).eps
+            eps = 2 * roundoff(computing_dtype(self.dtype))
         return float(eps)
 
     @property
@@ -236,14 +237,15 @@ def _numbers(case: Case, call: int) -> tuple[Array, Array]:
     """x and dy of one call, in no particular layout; not to be written to."""
     rng = np.random.default_rng((case.seed, call))
     shape = case.shape_of(call)
-    x = case._x(rng, shape).astype(case.dtype)
+    dtype = dtype_named(case.dtype)
+    x = case._x(rng, shape).astype(dtype)
     # A mean that is not zero, so that the gradient's mean term counts; never constant, which would hide it all.
     dy = rng.standard_normal(shape) + (0.3 if case.dy_data != "centred" else 0.0)
     if case.dy_data in ("large", "positive"):
         dy = 1e3 * dy if case.dy_data == "large" else np.abs(dy)
     if case.dy_data == "ones":
         dy = np.ones(shape)
-    return x, dy.astype(case.dtype)
+    return x, dy.astype(dtype)
 
 
 @lru_cache(maxsize=16)
@@ -257,7 +259,8 @@ def _parameters(case: Case) -> tuple[Array, Array]:
         gamma, beta = np.full(shape, 1.7), np.full(shape, -0.6)
     elif case.affine_values == "some zero":
         gamma.flat[0] = 0.0
-    return gamma.astype(case.dtype), beta.astype(case.dtype)
+    dtype = dtype_named(case.dtype)
+    return gamma.astype(dtype), beta.astype(dtype)
 
 
 def _laid_out(array: Array, layout: str) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 
 from reference.cases.case import ANOTHER, Case, make, with_gamma, with_options
 from reference.cases.scope import Scope
+from reference.dtypes import NARROW
 from reference.kinds import KINDS, Kind
 
 
@@ -49,7 +50,7 @@ def probes(kind: Kind, ndims: tuple[int, ...] | None = None) -> tuple[Case, ...]
         found += _variations(BASES[kind][rank])
         if kind.tracks:
             found += _modes(BASES[kind][rank])
-    found += [*_none(kind), *_half(kind), *_very_large(kind)]
+    found += [*_none(kind), *(case for dtype in NARROW for case in _sixteen_bits(kind, dtype)), *_very_large(kind)]
     return tuple(case for case in dict.fromkeys(found) if len(case.shape) in ndims)
 
 
@@ -118,13 +119,18 @@ def _none(kind: Kind) -> Iterator[Case]:
             yield replace(base, shape=(0, *base.shape[1:]))
 
 
-def _half(kind: Kind) -> Iterator[Case]:
-    """Where float16 itself is not enough: squares beyond its largest number and below its smallest, sums of many terms."""
-    base = replace(BASES[kind][4], dtype="float16")
+def _sixteen_bits(kind: Kind, dtype: str) -> Iterator[Case]:
+    """Where 16 bits are not enough to compute in: squares beyond the largest number and below the smallest, sums of many
+    terms, a variance near eps, a mean beside which the distance from it is small."""
+    for rank in [rank for rank in (2, 4) if rank in kind.ranks]:
+        base = replace(BASES[kind][rank], dtype=dtype)
+        yield base
+        yield replace(base, data="shifted")
+    yield with_options(replace(base, data="small"), eps=1e-5)
     yield with_options(replace(base, data="hundreds"), eps=1e-5)
     yield with_options(replace(base, data="ten-thousandths"), eps=1e-8)
     rest = (1, 3) if kind.ranks[0] > 2 else ()
-    yield make(kind, (8192, 4, *rest), groups=2, dtype="float16", dy_data="positive", seed=11, **_said_of(kind))
+    yield make(kind, (8192, 4, *rest), groups=2, dtype=dtype, dy_data="positive", seed=11, **_said_of(kind))
 
 
 def _very_large(kind: Kind) -> Iterator[Case]:

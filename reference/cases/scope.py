@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from reference.cases.case import Case, with_gamma, with_options
+from reference.dtypes import NARROW
 from reference.kinds import Kind
 
 SEVERAL_AXES = "several normalized axes"  # what a report calls this part of the cases
@@ -67,8 +68,9 @@ class Scope:
     def fit(self, case: Case) -> Case:
         """`case` with the parameters and keywords that the subject has, where that makes no other case of it."""
         kind = case.kind
-        if case.dtype == "float64" and "float64" not in self.dtypes and "float32" in self.dtypes:
-            case = replace(case, dtype="float32")
+        if case.dtype == "float64" and "float64" not in self.dtypes and self.dtypes:
+            narrower = self.dtypes[0]
+            case = replace(case, dtype=narrower) if narrower not in NARROW or case.fits_in_16_bits else case
         if kind.optional["eps"] is None and "eps" not in self.keywords and "eps" in case.options:
             case = replace(case, config=tuple(pair for pair in case.config if pair[0] != "eps"))
         for keyword in ("eps", "momentum"):

@@ -9,8 +9,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from reference.cases.case import AFFINE_VALUES, ANOTHER, DATA, LAYOUTS, Case
+from reference.cases.case import AFFINE_VALUES, ANOTHER, DATA, LAYOUTS, PLAIN_DATA, Case
 from reference.cases.scope import Scope
+from reference.dtypes import NARROW
 from reference.kinds import Kind
 
 
@@ -47,8 +48,8 @@ def _draw_case(draw: st.DrawFn, scope: Scope) -> Case:
         if "track_running_stats" in keywords and pick([False, False, False, True]):
             options["track_running_stats"] = False
     dtype, data = pick(scope.dtypes), pick(DATA)
-    if dtype == "float16":  # whose range the other recipes, and a small eps, would leave
-        data = data if data in ("shifted", "integers") else "unit"
+    if dtype in NARROW:  # whose range the other recipes, and a small eps, would leave
+        data = data if data in PLAIN_DATA else "unit"
         options |= {"eps": 0.3} if "eps" in keywords else {}
     return Case(
         kind=kind,
@@ -67,7 +68,7 @@ def _draw_case(draw: st.DrawFn, scope: Scope) -> Case:
             ["", "", "forward only", "refilled", ANOTHER, *(["eval between"] if False in scope.modes else [])]
         ),
         overwrite=pick(["", "", "x", "y"]),
-        dy_data=pick(["unit", "unit", "unit", "large"]) if dtype != "float16" else "unit",
+        dy_data=pick(["unit", "unit", "unit", "large"]) if dtype not in NARROW else "unit",
     )
 
 

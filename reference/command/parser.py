@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from reference.cases.case import DTYPES
 from reference.configuration import NAMES
+from reference.dtypes import DTYPES
 from reference.kinds import KINDS
 
 EXAMPLES = 200  # random cases a subject

@@ -11,11 +11,13 @@ import numpy as np
 
 from reference.cases.case import ANOTHER
 from reference.diagnosis.conditions import conditions
+from reference.diagnosis.conventions import IN_BETWEEN
 from reference.diagnosis.evidence import ENDS, Evidence
 from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.named import NamedFault, entry, told_by, unknown
 from reference.diagnosis.precision import one_pass_variance
-from reference.truth.compare import roundoff
+from reference.dtypes import NARROW, roundoff
+from reference.truth.compare import compare
 from reference.truth.exact import GRADIENTS, Changes, passes
 from reference.truth.verdict import Trial, wrong_in
 
@@ -66,14 +68,24 @@ def another_alive(left: list[Trial]) -> list[NamedFault]:
     return [entry(told_by("another layer alive"), wrong_in(beside), words)]
 
 
-def computed_in_float16(evidence: Evidence) -> list[NamedFault]:
-    """Wrong in float16 alone, and right in all wider dtypes."""
+def computed_in_16_bits(evidence: Evidence) -> list[NamedFault]:
+    """Wrong in 16 bits alone, and right in all wider dtypes: by roundings in between, or by more than roundings can be."""
     wrong = [trial for trial in evidence.counted if trial.wrong]
-    wider = [trial for trial in evidence.counted if trial.case.dtype != "float16"]
-    if not wrong or not wider or any(trial.case.dtype != "float16" for trial in wrong):
+    wider = [trial for trial in evidence.counted if trial.case.dtype not in NARROW]
+    if not wrong or any(trial.case.dtype not in NARROW for trial in wrong):
         return []
-    words = f"right in wider dtypes, wrong in {len(wrong)} of the probes in float16: {wrong[0].case}"
-    return [entry(told_by("half precision"), wrong_in(wrong), words)]
+    worst = max((_in_roundings(trial, name), str(trial.case)) for trial in wrong for name in trial.wrong)
+    first = "right in wider dtypes, " if wider else ""
+    dtypes = " and ".join(dict.fromkeys(trial.case.dtype for trial in wrong))
+    words = f"{first}off by up to {worst[0]:.3g} roundings of the terms in {dtypes}: {worst[1]}"
+    told = "rounding" if worst[0] <= IN_BETWEEN else "half precision"
+    return [entry(told_by(told), wrong_in(wrong), words)]
+
+
+def _in_roundings(trial: Trial, name: str) -> float:
+    """How far a quantity is off, in roundings of the terms that make it."""
+    truth, got = trial.expected.truth, trial.seen.outcome.get(name)
+    return compare(name, got, truth.exact[name], truth.terms[name], trial.case.dtype, IN_BETWEEN).error
 
 
 def one_pass(evidence: Evidence, changes: Changes) -> list[NamedFault]:

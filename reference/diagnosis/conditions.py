@@ -11,6 +11,7 @@ from math import prod
 from typing import NamedTuple
 
 from reference.cases.case import CONTIGUOUS, Case
+from reference.dtypes import NARROW
 from reference.truth.verdict import Trial
 
 MOST = 3  # conditions that are said
@@ -53,7 +54,9 @@ CONDITIONS = (
     Condition("in training mode", lambda c: c.training, MODE),
     Condition("with track_running_stats=False", lambda c: c.kind.tracks and not c.tracks, ("track_running_stats",)),
     Condition("with momentum=None", lambda c: c.options.get("momentum", 0.1) is None, ("momentum",)),
+    Condition("in bfloat16", lambda c: c.dtype == "bfloat16", DTYPE),
     Condition("in float16", lambda c: c.dtype == "float16", DTYPE),
+    Condition("in 16 bits", lambda c: c.dtype in NARROW, DTYPE),
     Condition("in float32", lambda c: c.dtype == "float32", DTYPE),
     Condition("where x holds a NaN", lambda c: c.data == "nan", DATA),
     Condition("after the caller overwrote x", lambda c: c.overwrite == "x", ("overwrite",)),

@@ -7,6 +7,7 @@ import numpy as np
 
 from reference.cases.case import Case
 from reference.diagnosis.faults import FAULTS, Constant, Fault, Variant
+from reference.diagnosis.named import told_by
 from reference.subjects.guard import Clock
 from reference.subjects.judged import Judged
 from reference.truth import exact
@@ -14,6 +15,7 @@ from reference.truth.convention import TORCH, Convention
 from reference.truth.exact import Changes, merged
 from reference.truth.verdict import Trial, judge
 
+IN_BETWEEN = 4.0  # roundings of the terms, at most, of a layer that rounds in between in 16 bits and is right otherwise
 SMALL = 1500  # numbers of x in all calls, of the cases that tell which way a convention is followed
 
 
@@ -49,7 +51,8 @@ def accepted_convention(subject: Judged, ids: Sequence[str], designed: Sequence[
         if fault.ways > 1:
             ways = [changes | {fault.id: variant} for variant in fault.variants[: fault.ways]]
             changes = min(ways, key=lambda way: _disagreements(subject, designed, way.values(), clock))
-    return Convention(merged(*changes.values())) if ids else TORCH
+    roundings = IN_BETWEEN if told_by("rounding").id in asked else 0.0
+    return Convention(merged(*changes.values()), roundings) if ids else TORCH
 
 
 def _disagreements(subject: Judged, designed: Sequence[Case], changes: Iterable[Variant], clock: Clock) -> int:

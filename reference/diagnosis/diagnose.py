@@ -82,7 +82,7 @@ class _Diagnosis:
     def _by_precision(self) -> bool:
         """Whether all that a formula would be held against is rounding; then none is tried."""
         found = behaviour.precision_lost(self.evidence) if any(t.wrong for t in self.evidence.core) else []
-        found = found or behaviour.computed_in_float16(self.evidence)
+        found = found or behaviour.computed_in_16_bits(self.evidence)
         found = found or behaviour.one_pass(self.evidence, self.convention.changes)
         self.causes += found
         for cause in found:

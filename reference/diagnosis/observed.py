@@ -43,7 +43,8 @@ def refusals(refused: Sequence[Trial], others: Sequence[Trial]) -> dict[str, str
     """What the layer refused among the cases: the option, size or mode that sets them apart from `others`, and why."""
     alike: dict[str, list[Trial]] = {}
     for trial in refused:
-        if trial.seen.raised == "backward" and (not trial.case.training or trial.case.history == "eval between"):
+        in_eval = trial.case.tracks and (not trial.case.training or trial.case.history == "eval between")
+        if trial.seen.raised == "backward" and in_eval and trial.case.contiguous:
             words = "backward in eval mode"
         elif 0 in trial.case.shape:
             words = "an empty batch"

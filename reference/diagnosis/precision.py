@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reference.cases.case import Array
-from reference.truth.compare import roundoff
+from reference.dtypes import roundoff
 from reference.truth.exact import Changes, passes
 from reference.truth.tolerance import tolerance_of
 from reference.truth.verdict import Trial

@@ -10,6 +10,7 @@ import numpy as np
 
 from reference.cases.case import Case
 from reference.diagnosis.conditions import conditions
+from reference.dtypes import NARROW
 from reference.truth import exact
 from reference.truth.compare import error_units
 from reference.truth.verdict import Trial
@@ -51,7 +52,9 @@ Arrays = list[tuple[Trial, str]]
 
 def _instead(arrays: Arrays) -> str:
     """What came in place of an array, or of its numbers, in a case that a layer must be able to take."""
-    wide = [(trial, name) for trial, name in arrays if trial.case.dtype != "float16"]  # a wrong formula overflows there
+    wide = [
+        (trial, name) for trial, name in arrays if trial.case.dtype not in NARROW
+    ]  # a wrong formula overflows there
     ordinary = [
         (trial, trial.comparisons[name].problem) for trial, name in wide or arrays if trial.case.data not in SPECIAL
     ]

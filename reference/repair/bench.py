@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array, Case
+from reference.dtypes import roundoff, smallest_normal
 from reference.subjects.guard import OutOfTime
 from reference.subjects.subject import Subject
-from reference.truth.compare import compare, roundoff
+from reference.truth.compare import compare
 from reference.truth.convention import Convention
 from reference.truth.tolerance import tolerance_of
 from reference.truth.verdict import Trial
@@ -67,7 +68,7 @@ def probe_of(trial: Trial) -> Probe:
         tolerance = tolerance_of(name, truth.conditioning, case.dtype)
         with np.errstate(all="ignore"):
             value = exact.astype(np.float64)
-            floored = np.maximum(scale.astype(np.float64), float(np.finfo(case.dtype).tiny))
+            floored = np.maximum(scale.astype(np.float64), smallest_normal(case.dtype))
             bound = tolerance * roundoff(case.dtype) * floored + roundoff("float64") * np.abs(value)
         finite = bool(np.isfinite(value).all() and np.isfinite(bound).all())
         wanted[name] = Wanted(value if finite else exact, bound, finite, scale, tolerance)

@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 from reference.cases.case import Case
+from reference.dtypes import NARROW, is_real
 from reference.reporting.result import Counterexample, Entry, Picture
 from reference.reporting.script import script_for
 from reference.subjects.judged import Judged
@@ -23,7 +24,13 @@ PLAIN = 0.01  # of the largest number, from which an error is seen at a glance
 def size_of(case: Case) -> tuple[int, ...]:
     """What makes a case small: few numbers and few things that are out of the ordinary, each as bad as some numbers."""
     odd = (case.layout != "C") + (case.dy_layout != "C") + bool(case.overwrite) + (case.data != "unit")
-    odd += (case.dtype != "float64") + bool(case.resize) + bool(case.history) + (not case.training)
+    odd += (
+        (case.dtype != "float64")
+        + (case.dtype in NARROW)
+        + bool(case.resize)
+        + bool(case.history)
+        + (not case.training)
+    )
     odd += case.options.get("eps") not in (case.kind.optional["eps"], USUAL_EPS)
     return (0 in case.shape, prod(case.shape) * case.calls + ODD * odd, odd, len(case.shape), case.seed)
 
@@ -46,7 +53,7 @@ def obscurity(trial: Trial) -> int:
 def _obscurity_of(trial: Trial, name: str) -> int:
     got, truth = trial.seen.outcome.get(name), trial.expected.truth
     exact, scale = (values[name].astype(np.float64) for values in (truth.exact, truth.scale))
-    if got is None or got.shape != exact.shape or got.dtype.kind not in "fiu":
+    if got is None or got.shape != exact.shape or not is_real(got.dtype):
         return 0
     got, there = got.astype(np.float64), np.isfinite(exact)
     if (np.isfinite(got) != there).any():

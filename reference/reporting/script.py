@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array, Case
+from reference.dtypes import is_float, roundoff, smallest_normal
 from reference.reporting import replay
 from reference.reporting.foreign import NAME
 from reference.subjects.guard import printable
 from reference.subjects.judged import Judged
 from reference.subjects.observation import GRADIENTS
 from reference.subjects.spoken import Spoken, literal
-from reference.truth.compare import roundoff
 from reference.truth.verdict import Trial
 
 LITERAL = 400  # numbers up to which an array is written out
@@ -258,7 +258,7 @@ def _recorded(trial: Trial) -> str:
     entries = []
     for name in trial.wrong:
         value = trial.seen.outcome.get(name)
-        numeric = value is not None and value.dtype.kind == "f"
+        numeric = value is not None and is_float(value.dtype)
         entries.append(f'"{name}": {_array(value) if value is not None and numeric else None}')
     return f"{{{', '.join(entries)}}}"
 
@@ -269,7 +269,7 @@ def _tolerances(trial: Trial) -> str:
     found = []
     for name in trial.wrong:
         scales = trial.expected.truth.scale[name].astype(np.float64)
-        scale = float(np.max(scales[np.isfinite(scales)], initial=float(np.finfo(trial.case.dtype).tiny)))
+        scale = float(np.max(scales[np.isfinite(scales)], initial=smallest_normal(trial.case.dtype)))
         errors = trial.comparisons[name]
         unit = u * scale * errors.tolerance
         if errors.got is not None and errors.expected is not None and np.isfinite([errors.got, errors.expected]).all():

@@ -7,11 +7,10 @@ never counted as agreement. Nothing is judged here.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from reference.cases.case import DTYPES, Case, with_gamma, with_options
+from reference.cases.case import Case, with_gamma, with_options
 from reference.cases.probes import BASES
 from reference.cases.scope import SEVERAL_AXES, Scope
+from reference.dtypes import DTYPES, NARROW, dtype_named
 from reference.kinds import Kind
 from reference.subjects.guard import Clock
 from reference.subjects.observation import Finding, Observation
@@ -174,7 +173,7 @@ class _Explorer:
         return tuple(good)
 
     def _dtypes(self) -> tuple[str, ...]:
-        """float64 and float32, if it takes them; float16 is a bonus, only tried on those who return it."""
+        """float64 and float32, if it takes them; 16 bits are a bonus, only tried on those who return them."""
         asked = tuple(self.dtypes or DTYPES)
         self.not_covered |= {name: "not asked for" for name in DTYPES if name not in asked}
         wide = [name for name in ("float64", "float32") if name in asked]
@@ -183,16 +182,29 @@ class _Explorer:
             dtypes += wide
             for name in wide:
                 self.not_covered.pop(name, None)
-        if "float16" in asked:
-            half = self.subject.observe(replace(self.base, dtype="float16"), self.clock)
-            whole = not half.raised and not half.problems and not any(not finding.hazard for finding in half.findings)
-            if whole and all(array.dtype == np.float16 for name, array in half.outcome.items() if name in ("y", "dx")):
-                dtypes.append("float16")
+        for narrow in (name for name in NARROW if name in asked):
+            reason = self._refusal_of_narrow(narrow)
+            if reason:
+                self.not_covered[narrow] = reason
             else:
-                self.not_covered["float16"] = half.refused or "it gives no float16 for float16"
+                dtypes.append(narrow)
         if not dtypes:
-            raise Refused(f"{self.subject.name} takes no float16: {self.not_covered['float16']}")
+            reasons = "; ".join(f"{name}: {self.not_covered[name]}" for name in asked)
+            raise Refused(f"{self.subject.name} takes no {' and no '.join(asked)} ({reasons})")
         return tuple(dtypes)
+
+    def _refusal_of_narrow(self, dtype: str) -> str:
+        """Why a dtype of 16 bits is not tried: it is refused, or something else comes back; "" if it is."""
+        try:
+            dtype_named(dtype)
+        except ImportError:
+            return "needs the package ml_dtypes"
+        seen = self.subject.observe(replace(self.base, dtype=dtype), self.clock)
+        if seen.refused:
+            return f"refused: {seen.refused}"
+        promoted = any(f.id == "dtype-promoted" and f.quantity in ("y", "dx") for f in seen.findings)
+        whole = not seen.raised and not seen.problems and not any(not finding.hazard for finding in seen.findings)
+        return "" if whole and not promoted else f"it gives no {dtype} for {dtype}"
 
     def _options(self) -> None:
         """Several normalized axes, no eps, with and without gamma and beta."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array, Case
+from reference.dtypes import is_float
 from reference.subjects.names import (
     BACKWARDS,
     BUILDS,
@@ -335,7 +336,7 @@ def _strange(
         f"{found.place} {np.shape(found.value)}"
         for found in now
         if isinstance(found.value, np.ndarray)
-        and found.value.dtype.kind == "f"
+        and is_float(found.value.dtype)
         and found.value.size == size
         and found.place not in taken
         and old.get(found.place) is not found.value

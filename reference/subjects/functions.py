@@ -78,6 +78,8 @@ def _role(parameter: inspect.Parameter, kind: Kind) -> str | None:
     own = flat(parameter.name)
     if kind.has_groups and parameter.name == "G":  # a capital letter is a count
         return "num_groups"
+    if parameter.name == "bias" and not isinstance(parameter.default, bool):
+        return "beta"
     if parameter.name in ("gamma", "beta", "running_mean", "running_var", *kind.keywords):
         return parameter.name
     if own in MODES:
@@ -197,6 +199,11 @@ def from_functions(
             if arguments.everything:
                 given |= {name: value for name, value in self.config.items() if name not in arguments.named.values()}
             return given | fixed
+
+        @property
+        def findings(self) -> Any:
+            """What the cache has noted, where it is an adapter's."""
+            return getattr(getattr(self, "cache", None), "findings", ())
 
         def forward(self, x: Array) -> Any:
             self.x, given = x, self.given()

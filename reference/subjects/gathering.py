@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array, Case
+from reference.dtypes import carried, is_float, is_real
 from reference.subjects.form import Form
 from reference.subjects.names import flat, role_of
 from reference.subjects.observation import GRADIENTS, Observation
@@ -73,7 +74,7 @@ def keep_array(seen: Observation, name: str, value: object, like: Array, case: C
     if not isinstance(value, np.ndarray):
         seen.problems[name] = f"got {'None' if value is None else type(value).__name__}, expected an array"
         return
-    if value.dtype.kind not in "fiu":
+    if not is_real(value.dtype):
         seen.problems[name] = f"got dtype {value.dtype}, expected {case.dtype}"
         return
     if is_oversized(value, like):
@@ -82,12 +83,12 @@ def keep_array(seen: Observation, name: str, value: object, like: Array, case: C
     value = value.view(np.ndarray)
     dtype = value.dtype.newbyteorder("=")
     if dtype != like.dtype:
-        wider = np.promote_types(dtype, like.dtype) == dtype
+        wider = is_float(dtype) and dtype.itemsize > like.dtype.itemsize
         detail = f"{name} has dtype {value.dtype} for an x of {like.dtype}"
         seen.find("dtype-promoted" if wider else "dtype-demoted", name, detail, hazard=wider)
     if channels_last and value.ndim > 1:
         value = np.moveaxis(value, -1, 1)
-    seen.outcome[name] = value.astype(dtype)  # a copy of its own
+    seen.outcome[name] = carried(value.astype(dtype))  # a copy of its own
 
 
 def keep_gradients(
@@ -107,12 +108,12 @@ def keep_gradients(
             seen.problems[name] = f"got shape {value.shape}, expected {case.parameter_shape}"
             continue
         array = np.array(value)
-        if array.dtype.kind not in "fiu":
+        if not is_real(array.dtype):
             seen.problems[name] = f"got dtype {array.dtype}, expected {case.dtype}"
             continue
         own = form.get(layer, name.removeprefix("d"))
         expected = case.parameter_shape if own is None else np.shape(own)
-        seen.outcome[name] = parameter_like(array, expected, case)
+        seen.outcome[name] = parameter_like(carried(array), expected, case)
         if seen.outcome[name].shape == case.parameter_shape and not _updates(array.shape, expected):
             seen.find("parameter-gradients-misshapen", name, f"got shape {array.shape}, expected {expected}")
 
@@ -127,8 +128,8 @@ def keep_state(seen: Observation, layer: Any, form: Form, like: Array, case: Cas
             seen.problems[name] = f"got shape {value.shape}, expected {case.parameter_shape}"
         elif value is not None:
             array = np.array(value)
-            if array.dtype.kind in "fiu":
-                seen.outcome[name] = parameter_like(array, np.shape(value), case)
+            if is_real(array.dtype):
+                seen.outcome[name] = parameter_like(carried(array), np.shape(value), case)
             else:
                 seen.problems[name] = f"got dtype {array.dtype}, expected {case.dtype}"
     if not case.training:  # running statistics of a wider dtype may widen what is computed from them

@@ -12,19 +12,27 @@ from reference.subjects.reading import read
 from reference.subjects.spoken import Spoken, spoken
 from reference.subjects.subject import Subject
 
-WIDTHS = r"result_type|float16|np\.half\b|astype\(\s*np\.float32|promote_types"
+WIDTHS = (
+    r"result_type|float16|np\.half\b|astype\(\s*(np\.|jnp\.)?float32|promote_types"
+    r"|\.float\(\)|\.half\(\)|torch\.float32|\.to\(\s*\w+\.dtype|\.type_as\("
+)
 
 
 class InProcess(Subject):
     """A subject with all that the verdict asks for; see `Judged`."""
 
+    @property
+    def is_adapted(self) -> bool:
+        return hasattr(self.factory, "adapts")
+
     def mentions_widths(self) -> bool:
-        """Whether a method but the constructor, or a function of a pair, converts to float32 or asks for float16."""
-        factory: Any = self.factory
+        """Whether a method but the constructor, or a function of a pair, converts to float32 or asks for 16 bits."""
+        factory: Any = getattr(self.factory, "adapts", self.factory)
         methods = (
             [value for name, value in vars(factory).items() if name != "__init__"] if isinstance(factory, type) else []
         )
-        for method in (*methods, *getattr(factory, "functions", ())):
+        functions = [factory] if inspect.isroutine(factory) else getattr(factory, "functions", ())
+        for method in (*methods, *functions):
             try:
                 source = inspect.getsource(method)
             except (TypeError, OSError):

@@ -30,6 +30,10 @@ class Judged(Protocol):
     def lost(self) -> str:
         """Why nothing more can be tried on it; "" while it can."""
 
+    @property
+    def is_adapted(self) -> bool:
+        """Whether it is another framework's, read by an adapter; known once it is loaded."""
+
     def mentions_widths(self) -> bool:
         """Whether the source of its passes speaks of float32 or float16."""
 

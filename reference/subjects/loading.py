@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reference.kinds import Kind, kind_in
+from reference.subjects.frameworks import adapted
 from reference.subjects.functions import from_functions
 from reference.subjects.guard import attempt
 from reference.subjects.names import BACKWARDS, FORWARDS
@@ -48,6 +49,8 @@ def opened(subject: str, like: str | None) -> tuple[Any, Kind]:
         forward, backward = layer
         layer = from_functions(forward, backward, like)
         like = layer.like
+    elif callable(layer):
+        layer = adapted(layer, like)
     if not callable(layer):
         raise Unusable(
             f"Expected {own} to be a class, a factory or a function but it is of type {type(layer).__name__}"

@@ -8,6 +8,7 @@ import numpy as np
 
 from reference.cases.case import Case, with_gamma
 from reference.cases.probes import BASES
+from reference.dtypes import NARROW, is_float
 from reference.kinds import Kind, kind_in, kind_named, untold
 from reference.subjects.form import Form, complete, signature_form
 from reference.subjects.gathering import keys_of, split
@@ -79,10 +80,10 @@ def read(subject: Subject, ndims: Sequence[int] | None, dtypes: Sequence[str] | 
 
 
 def _plain_cases(kind: Kind, ndims: Sequence[int] | None, dtypes: Sequence[str] | None) -> Iterator[Case]:
-    """The plainest case of each rank and dtype that may be tried, with a gamma; in float16 where nothing else may be."""
+    """The plainest case of each rank and dtype that may be tried, with a gamma; in 16 bits where nothing else may be."""
     wide = [dtype for dtype in ("float64", "float32") if dtypes is None or dtype in dtypes]
     for rank in (4, 2, 3, 5):
-        for dtype in wide or ("float16",):
+        for dtype in wide or [dtype for dtype in NARROW if dtypes is None or dtype in dtypes]:
             if rank in kind.ranks and (ndims is None or rank in ndims):
                 yield with_gamma(replace(BASES[kind][rank], dtype=dtype), True)
 
@@ -187,7 +188,7 @@ def starting_point(subject: Subject, reading: Reading) -> Iterator[Finding]:
             yield Finding(f"{keyword}-default", "", f"{name} defaults to {theirs!r}, torch's {keyword} to {ours!r}")
     for role, usual in (("gamma", 1.0), ("beta", 0.0)):
         value = reading.starts.get(role)
-        if value is not None and role not in constructor.takes and value.dtype.kind == "f" and (value != usual).any():
+        if value is not None and role not in constructor.takes and is_float(value.dtype) and (value != usual).any():
             yield Finding(
                 "parameters-start-elsewhere", "", f"{role} starts at {value.flat[0]:.3g}, torch's at {usual:g}"
             )

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import ANOTHER, Array, Case
+from reference.dtypes import is_float
 from reference.kinds import Kind
 from reference.subjects.constructor import constructor_of
 from reference.subjects.form import ROLES, Form, Mode
 from reference.subjects.gathering import is_oversized, keep_array, keep_gradients, keep_state, split
 from reference.subjects.guard import Attempt, Clock, attempt
-from reference.subjects.observation import GRADIENTS, Observation
+from reference.subjects.observation import GRADIENTS, Finding, Observation
 from reference.subjects.places import Place
 
 PROTOCOL = Form(
@@ -208,6 +209,7 @@ class Subject:
             keep_array(seen, "dx", given.get("dx"), dy, case, self.channels_last)
             keep_gradients(seen, layer, given, self.form, x, case)
             keep_state(seen, layer, self.form, x, case)
+        seen.findings += [finding for finding in getattr(layer, "findings", ()) if type(finding) is Finding]
         _note_overwritten(seen, held)
 
     def _use(self, other: Any, case: Case, call: int) -> None:
@@ -239,7 +241,7 @@ def _note_overwritten(seen: Observation, held: list[tuple[str, Array, Array]]) -
 def _same(one: object, other: object) -> bool:
     if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)) or one.shape != other.shape:
         return False
-    return bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f" and other.dtype.kind == "f"))
+    return bool(np.array_equal(one, other, equal_nan=is_float(one.dtype) and is_float(other.dtype)))
 
 
 def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attempt[None], clock: Clock | None) -> None:
@@ -272,7 +274,8 @@ def _note_exception(case: Case, seen: Observation, stage: "_Stage", tried: Attem
 
 def _is_refusal(tried: Attempt[None]) -> bool:
     """Whether what was raised says that such arrays are not taken: too large, or in an order that torch does not take."""
-    return isinstance(tried.error, MemoryError) or "negative stride" in tried.failure
+    words = ("negative stride", "not implemented for '")  # torch's: of an order in memory, and of a dtype
+    return isinstance(tried.error, MemoryError) or any(word in tried.failure for word in words)
 
 
 @dataclass
@@ -308,7 +311,7 @@ def _one_a_group(case: Case, gamma: Any) -> bool:
 
 def _overwrite(array: object) -> None:
     """Write other numbers into an array of the caller's, as a caller may."""
-    if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+    if isinstance(array, np.ndarray) and is_float(array.dtype):
         if not array.flags.writeable:
             try:
                 array.flags.writeable = True

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.dtypes import carried
+
 Array = NDArray[Any]
 
 LONGDOUBLE_IS_WIDE = np.finfo(np.longdouble).nmant >= 63 and np.finfo(np.longdouble).nmant != 105
@@ -20,6 +22,7 @@ STEP = 1e-200j  # of the complex step
 
 def wide(array: Array) -> Array:
     """`array` in the wide arithmetic; the values do not change."""
+    array = carried(array)
     if WIDE.kind != "O":
         return np.asarray(array.astype(WIDE))
     import mpmath

@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.dtypes import carried, is_real, roundoff, smallest_normal
+
 Array = NDArray[Any]
-
-
-def roundoff(dtype: str | np.dtype) -> float:
-    """The unit roundoff u of a dtype: half the distance from 1 to the next number."""
-    return float(np.finfo(dtype).eps) / 2
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,9 @@ def compare(
     if got is None:
         return Comparison(quantity, np.inf, tolerance, problem="got None, expected an array")
     array = np.asarray(got)
-    if array.dtype.kind not in "fiu":
+    if not is_real(array.dtype):
         return Comparison(quantity, np.inf, tolerance, problem=f"got dtype {array.dtype}, expected {dtype}")
+    array = carried(array)
     if array.shape != exact.shape:
         problem = f"got shape {array.shape}, expected {exact.shape}"
         return Comparison(quantity, np.inf, tolerance, problem=problem)
@@ -97,7 +95,7 @@ def error_units(got: Array, exact: Array, scale: Array, dtype: str) -> Array:
 
     The scale is kept from falling below the smallest normal number: below it no dtype has relative precision.
     """
-    floored = np.maximum(scale.astype(np.float64), float(np.finfo(dtype).tiny))
+    floored = np.maximum(scale.astype(np.float64), smallest_normal(dtype))
     with np.errstate(all="ignore"):  # divided in this order, since u times the smallest normal number would be 0
         errors = np.abs(got.astype(exact.dtype) - exact).astype(np.float64) / floored / roundoff(dtype)
         truth = exact.astype(np.float64)

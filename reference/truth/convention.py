@@ -8,7 +8,8 @@ from functools import cache, lru_cache
 from math import prod
 from typing import ClassVar
 
-from reference.cases.case import Case
+from reference.cases.case import Array, Case
+from reference.dtypes import NARROW
 from reference.kinds import Kind
 from reference.subjects.subject import Subject
 from reference.truth import exact
@@ -25,20 +26,23 @@ class Expected:
 
     truth: Truth
     torch_errors: dict[str, float]
+    torch: dict[str, Array]  # what it gives itself, in 16 bits
 
 
 class Convention:
     """What a subject is held to: torch's formula, or that with changes that the user accepted.
 
     Attributes:
+        roundings: of the terms, that are accepted in between in 16 bits.
         beside_torch: whether torch runs each case too. It decides nothing, and takes a second to import: a process that
             only looks for what is right does without.
     """
 
     beside_torch: ClassVar[bool] = True
 
-    def __init__(self, changes: Changes | None = None) -> None:
+    def __init__(self, changes: Changes | None = None, roundings: float = 0.0) -> None:
         self.changes: Changes = changes or {}
+        self.roundings = roundings
         # Probes come again and again, so their truth is kept; the bound keeps the memory flat over random cases.
         self._kept = lru_cache(maxsize=1024)(self._expected)
 
@@ -49,6 +53,9 @@ class Convention:
 
     def _expected(self, case: Case, beside_torch: bool) -> Expected:
         truth = exact.truth(case, self.changes)
+        if self.roundings and case.dtype in NARROW:
+            scale = {name: truth.scale[name] + self.roundings * terms for name, terms in truth.terms.items()}
+            truth = truth._replace(scale=scale)
         torch = _torch_subject(case.kind).run(case).outcome if beside_torch else {}
         errors = {}
         for name in QUANTITIES:
@@ -57,7 +64,7 @@ class Convention:
                 errors[name] = compare(
                     name, torch[name], truth.exact[name], truth.scale[name], case.dtype, tolerance
                 ).error
-        return Expected(truth, errors)
+        return Expected(truth, errors, torch if case.dtype in NARROW and not self.changes else {})
 
 
 @cache

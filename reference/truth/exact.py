@@ -30,8 +30,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reference.cases.case import Array, Case
+from reference.dtypes import computing_dtype, roundoff
 from reference.truth.arithmetic import STEP, imaginary, sqrt, wide, wide_precision, widened_complex
-from reference.truth.compare import roundoff
+from reference.truth.tolerance import scale_of
 
 GRADIENTS = ("dx", "dgamma", "dbeta")
 QUANTITIES = ("y", "dx", "dgamma", "dbeta", "running_mean", "running_var")
@@ -300,8 +301,9 @@ def derivative(case: Case, changes: Changes | None = None) -> dict[str, Array]:
 
 
 class Truth(NamedTuple):
-    """What a case must give: each quantity with its natural scale, and how badly conditioned the case is.
+    """What a case must give: each quantity with its scale, and how badly conditioned the case is.
 
+    The scale is what an error is measured by (`reference.truth.tolerance`), made of the magnitudes of each element's terms.
     `conditioning` is 1 + |mean| / sqrt(var + eps), the worst of all rows: how many times more than a roundoff a
     layer may lose that subtracts a rounded mean, as everybody's does.
     """
@@ -309,6 +311,7 @@ class Truth(NamedTuple):
     exact: dict[str, Array]
     scale: dict[str, Array]
     conditioning: float
+    terms: dict[str, Array]
 
 
 def truth(case: Case, changes: Changes | None = None) -> Truth:
@@ -321,11 +324,13 @@ def truth(case: Case, changes: Changes | None = None) -> Truth:
             value = last.quantity(name)
             if value is not None:
                 exact[name] = value
-        scale = _scales(done)
-        return Truth(exact, {name: scale[name] for name in exact}, _conditioning(done))
+        terms, conditioning = _terms(done), _conditioning(done)
+        terms = {name: terms[name] for name in exact}
+        scale = {name: scale_of(name, case, exact[name], terms[name], conditioning) for name in exact}
+        return Truth(exact, scale, conditioning, terms)
 
 
-def _scales(done: list[Pass]) -> dict[str, Array]:
+def _terms(done: list[Pass]) -> dict[str, Array]:
     """For each quantity the sum of the magnitudes of the terms that make each element of it.
 
     What xhat contributes is never taken for less than one unit of it: a layer rounds xhat before it is added up.
@@ -336,7 +341,7 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
     scale / (2 (var + eps)) roundoffs: so many units of xhat, and of dx, join what they have by themselves.
     """
     p = done[-1]
-    u = roundoff(p.case.dtype)
+    u = roundoff(computing_dtype(p.case.dtype))
     mean, var = (abs(p.initial_mean), abs(p.initial_var)) if p.tracks else (wide(np.zeros(())), wide(np.ones(())))
     for q in done:
         if q.follows:
@@ -353,16 +358,16 @@ def _scales(done: list[Pass]) -> dict[str, Array]:
     else:
         size = np.maximum(abs(p.xhat), 1)
         dx = d + p.average(d) + size * p.average(d * size)
-    scales = {
+    terms = {
         "y": (abs(p.gamma) * size + abs(p.beta)).reshape(shape),
         "dx": (p.rstd * dx).reshape(shape),
         "dgamma": (magnitude * size).sum(p.view.gamma_axes).reshape(p.case.parameter_shape),
         "dbeta": magnitude.sum(p.view.gamma_axes).reshape(p.case.parameter_shape),
     }
     if p.tracks:
-        scales["running_mean"] = np.broadcast_to(mean, p.running_mean.shape).reshape(-1)
-        scales["running_var"] = np.broadcast_to(var, p.running_var.shape).reshape(-1)
-    return scales
+        terms["running_mean"] = np.broadcast_to(mean, p.running_mean.shape).reshape(-1)
+        terms["running_var"] = np.broadcast_to(var, p.running_var.shape).reshape(-1)
+    return terms
 
 
 def _conditioning(done: list[Pass]) -> float:
@@ -374,7 +379,7 @@ def _conditioning(done: list[Pass]) -> float:
     means = np.concatenate([np.ravel(abs(p.mean)).astype(np.float64) for p in relevant])
     rows = np.concatenate([np.ravel(abs(p.mean) * p.rstd).astype(np.float64) for p in relevant])
     case = done[-1].case
-    off = MEAN_IS_OFF * roundoff(case.computing_dtype)
+    off = MEAN_IS_OFF * roundoff(computing_dtype(case.dtype))
     if not done[
         -1
     ].changes:  # with another eps, or one outside of the root, the rstd that is found is the largest there is

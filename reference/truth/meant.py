@@ -56,7 +56,7 @@ def _is_right(trials: Sequence[Trial]) -> bool:
 def _misshapen(trial: Trial) -> str:
     """What the shape of dgamma was, where it is not gamma's."""
     comparison = trial.comparisons.get("dgamma")
-    if comparison is not None and comparison.problem.startswith("got shape"):
-        return comparison.problem
+    if comparison is not None and "got shape" in comparison.problem:
+        return comparison.problem[comparison.problem.index("got shape") :]
     finding = next((f for f in trial.findings if f.id == "parameter-gradients-misshapen"), None)
     return finding.detail if finding else ""

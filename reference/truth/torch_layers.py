@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reference.dtypes import NARROW, carried
 from reference.kinds import KINDS, Kind
+from reference.subjects.torch_pass import Asked, array_of, tensor_of
 
 Array = NDArray[Any]
 
@@ -61,15 +63,15 @@ class TorchLayer:
 
     def forward(self, x: Array) -> Array:
         """torch's output for x, in x's dtype; gamma and beta are taken in that dtype too."""
-        self._x = torch.from_numpy(np.array(x, order="C")).requires_grad_()
+        self._x = _tensor(x).requires_grad_()
         self._follow_rank(x.ndim)
         for name, value in (("weight", self.gamma), ("bias", self.beta)):
             if value is not None:
-                self.module.register_parameter(name, torch.nn.Parameter(torch.from_numpy(value.astype(x.dtype))))
+                self.module.register_parameter(name, torch.nn.Parameter(_tensor(value.astype(x.dtype))))
         self.module.train(self.training)
         self._y = self.module(self._x)
         assert isinstance(self._y, torch.Tensor)
-        return self._y.detach().numpy().copy()
+        return carried(array_of(self._y))
 
     def backward(self, dy: Array) -> Array:
         """torch's gradient with respect to x; sets `dgamma` and `dbeta`."""
@@ -77,12 +79,12 @@ class TorchLayer:
             raise RuntimeError("Expected a forward pass before backward but there was none")
         names = [name for name in ("weight", "bias") if getattr(self.module, name, None) is not None]
         inputs = [self._x, *(getattr(self.module, name) for name in names)]
-        upstream = torch.from_numpy(np.array(dy, order="C", dtype=_dtype_of(self._x)))
-        # The gradient of sum(y * dy) is that of y for dy, to the bit; handed dy itself, torch imports sympy, in 0.4 s.
-        dx, *gradients = torch.autograd.grad((self._y * upstream).sum(), inputs, retain_graph=True)
-        found = {name: gradient.numpy() for name, gradient in zip(names, gradients, strict=True)}
+        upstream = _tensor(dy).to(self._x.dtype)
+        asked = Asked.apply(self._y, upstream)  # type: ignore[no-untyped-call]
+        dx, *gradients = torch.autograd.grad(asked, inputs, retain_graph=True)
+        found = {name: carried(array_of(gradient)) for name, gradient in zip(names, gradients, strict=True)}
         self.dgamma, self.dbeta = found.get("weight"), found.get("bias")
-        return np.asarray(dx.numpy())
+        return carried(array_of(dx))
 
     def _made_for(self, rank: int) -> torch.nn.Module:
         module: torch.nn.Module = getattr(torch.nn, self.kind.torch[rank])(**self._options)
@@ -112,8 +114,13 @@ LAYERS: dict[str, type[TorchLayer]] = {
 
 def _array_of(module: torch.nn.Module, name: str) -> Array | None:
     tensor = getattr(module, name, None)
-    return None if tensor is None else np.array(tensor.detach().numpy())
+    return None if tensor is None else carried(array_of(tensor))
 
 
-def _dtype_of(tensor: torch.Tensor) -> np.dtype:
-    return np.dtype(str(tensor.dtype).removeprefix("torch."))
+def _tensor(array: Array) -> torch.Tensor:
+    """A copy of an array as a tensor, the numbers one after the other; in 16 bits as they lie, where torch can.
+
+    Its CPU has other code in 16 bits for tensors that lie otherwise, which rounds otherwise.
+    """
+    as_it_lies = array.dtype.name in NARROW and not any(stride < 0 for stride in array.strides)
+    return tensor_of(array if as_it_lies else np.array(array, order="C"))

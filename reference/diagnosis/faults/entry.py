@@ -25,7 +25,15 @@ RMS = ("RMSNorm",)
 
 CLASSES = ("mistake", "convention", "hazard")
 # Trials that differ in one aspect from others, by what they tell.
-EXPERIMENTS = ("eval mode", "memory layout", "precision", "large mean", "another layer alive", "half precision")
+EXPERIMENTS = (
+    "eval mode",
+    "memory layout",
+    "precision",
+    "large mean",
+    "another layer alive",
+    "half precision",
+    "rounding",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

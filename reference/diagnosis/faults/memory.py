@@ -5,14 +5,25 @@ from reference.truth.exact import QUANTITIES
 
 ENTRIES = (
     Fault(
-        id="computed-in-float16",
+        id="computed-in-16-bits",
         told_by="half precision",
-        summary="A step is computed in float16 in a layer that widens elsewhere: a square, a sum or eps is lost there.",
+        summary="A step is computed in 16 bits in a layer that widens elsewhere: a square, a sum or eps is lost there.",
         fix="Convert x and dy to float32 first, compute there, and convert what is returned.",
         wrong="np.mean(x * x, dtype=np.float32)",
         right="np.mean(x.astype(np.float32) ** 2)",
         quantities=QUANTITIES,
         seen_in="onnxruntime PR#29043, llm.c PR#476",
+    ),
+    Fault(
+        id="rounded-in-between",
+        kind="convention",
+        told_by="rounding",
+        summary="In 16 bits a step in between is rounded, and the result once more; torch computes it in float32 to the end.",
+        fix="Convert once, at the end: (gamma * xhat + beta).astype(x.dtype); or accept this convention.",
+        wrong="y = gamma * xhat.astype(x.dtype) + beta",
+        right="y = (gamma * xhat + beta).astype(x.dtype)",
+        quantities=QUANTITIES,
+        seen_in="Hugging Face's LlamaRMSNorm",
     ),
     Fault(
         id="input-mutated",

@@ -40,13 +40,13 @@ class Served:
 
     def open(
         self, where: str, like: str | None, channels_last: bool, names: Mapping[str, str], name: str | None
-    ) -> tuple[str, str]:
-        """Load a subject; its name, and that of its kind."""
+    ) -> tuple[str, str, bool]:
+        """Load a subject; its name, that of its kind, and whether it is another framework's."""
         self._tell("import")
         layer, kind = opened(where, like)
         self.subject = InProcess(layer, kind, name or where, channels_last, names)
         self.subject.on_stage = self._on_stage
-        return self.subject.name, kind.name
+        return self.subject.name, kind.name, self.subject.is_adapted
 
     def layers(self, where: str) -> tuple[str, ...]:
         """The layers in a file or module."""

@@ -63,6 +63,7 @@ class Isolated:
         self.opening = (where, like, channels_last, dict(names or {}), name)
         self.name, self.lost = name or where, ""
         self.read_as: tuple[str, ...] = ()
+        self.is_adapted = False
         self._deaths = 0
         self._child: Child | None = None
         self._asked: deque[Case] = deque()  # cases whose observations are to come, in this order
@@ -81,7 +82,7 @@ class Isolated:
         """
         assert self._child is not None
         try:
-            self.name, kind = self._child.answer(tuple[str, str], clock)
+            self.name, kind, self.is_adapted = self._child.answer(tuple[str, str, bool], clock)
         except Ended as ended:
             raise Refused(f"{self.opening[0]} cannot be imported: its process {ended} in {self._child.stage}") from None
         except Silent:

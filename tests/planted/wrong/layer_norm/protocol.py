@@ -101,6 +101,20 @@ class LayerNormSquaresInHalf(RowsLayerNorm):
         return dx.astype(dy.dtype)
 
 
+class LayerNormRoundsInBetween(RowsLayerNorm):
+    """Widens what comes in, and rounds what is normalized before it is scaled."""
+
+    def forward(self, x):
+        super().forward(x.astype(np.result_type(x, np.float32)))
+        scaled = self.z.astype(x.dtype)  # planted: and y once more
+        if self.gamma is not None:
+            scaled = scaled * self.gamma.astype(x.dtype)
+        return scaled if self.beta is None else scaled + self.beta.astype(x.dtype)
+
+    def backward(self, dy):
+        return super().backward(dy.astype(np.result_type(dy, np.float32))).astype(dy.dtype)
+
+
 ALL = "y dx dgamma dbeta"
 planted = partial(wrong, "LayerNorm")
 
@@ -119,5 +133,6 @@ ROWS = (
         "dgamma",
         "axis by axis; several axes and more than 200 rows",
     ),
-    planted(LayerNormSquaresInHalf, "computed-in-float16", "y dx dgamma", "over rows; where x is float16"),
+    planted(LayerNormSquaresInHalf, "computed-in-16-bits", "y dx dgamma", "over rows; where x is float16"),
+    planted(LayerNormRoundsInBetween, "rounded-in-between", "y", "over rows; where x has 16 bits"),
 )

@@ -92,5 +92,5 @@ ROWS = (
     planted(RMSNormOfLlama, "eps-default", "", "over rows; 1e-6"),
     planted(RMSNormGammaFromZero, "parameters-start-elsewhere", "", "closed form; gamma from 0"),
     planted(OnePlusGammaRMSNorm, "gamma-plus-one", "y dx", "one method for what multiplies; gamma starts at 1"),
-    planted(RMSNormSquaresInHalf, "computed-in-float16", "y dx dgamma", "trailing axes; where x is float16"),
+    planted(RMSNormSquaresInHalf, "computed-in-16-bits", "y dx dgamma", "trailing axes; where x is float16"),
 )

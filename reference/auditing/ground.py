@@ -155,6 +155,11 @@ def _crossed(scope: Scope) -> Iterator[Case]:
                     yield replace(one, calls=calls, training=training, data="shifted")
             for values, dy in (("unit", "unit"), ("random", "ones"), ("unit", "ones")):
                 yield replace(case, affine_values=values, dy_data=dy, data="shifted")
+            # what tells mutants apart that few tests would notice: sizes that are all the same, a single sample
+            square = make(kind, (4,) * rank, axes=axes, groups=min(2, group), seed=20 + rank, **said)
+            yield replace(square, data="shifted")
+            if len(case.parameter_shape) < rank and (rank > 2 or not kind.over_batch):
+                yield replace(case, shape=(1, *shape[1:]), data="shifted")
             for momentum in (0.0, 0.4) if kind.tracks else ():
                 yield replace(with_options(case, momentum=momentum), calls=2, data="shifted")
 

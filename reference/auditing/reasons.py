@@ -115,7 +115,15 @@ class Judged:
                 failed += look.raised or not self._passes(probe, look, agrees)
                 if failed and share == 1.0:
                     return False
-        return tried > 0 and failed <= (1 - share) * wrong and (wrong > 0 or not agrees)
+        hidden = tried > 0 and failed <= (1 - share) * wrong and (wrong > 0 or not agrees)
+        return hidden and (not any(row.shows for row in together) or self._shows(together, agrees))
+
+    def _shows(self, together: Together, agrees: Sequence[Agree]) -> bool:
+        """Whether it does not agree, compared so, in an ordinary case that is not restricted so."""
+        restricted = set(self.world.cases(together))
+        others = (probe for probe in self.world.ground.probes if probe.case not in restricted)
+        looks = ((probe, self._look(probe)) for probe in others)
+        return any(look.raised or (look.wrong and not self._passes(probe, look, agrees)) for probe, look in looks)
 
     def _passes(self, probe: Probe, look: Look, agrees: Sequence[Agree]) -> bool:
         """Whether each wrong array passes one of the comparisons; one of another shape passes where it is not compared."""

@@ -135,6 +135,7 @@ def _file_of(subject: Subject, case: Case, ran: Mapping[CodeType, Any]) -> str:
         if code is not None and code.co_filename in files:
             return str(code.co_filename)
     others = [name for name in files if _is_theirs(name)]
+    others = [name for name in others if os.path.isfile(name)] or others  # what was made of a string is in none
     if not others:
         raise NoSource("it runs no Python of a file that could be edited: it is built in, or in a library")
     return max(others, key=others.count)

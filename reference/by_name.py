@@ -114,7 +114,8 @@ class Asked:
             "examples": 200, "seed": 0, "accept": (), "strict": False, "dtypes": None, "ndims": None, "timeout": None
         } | dict(self.options)  # fmt: skip
         like, names, channels_last = work.pop("like", None), work.pop("names", None), work.pop("channels_last", False)
-        with self._importable(), Isolated(self.where, like, channels_last, names, self.name) as isolated:
+        device = work.pop("device", None) or "cpu"
+        with self._importable(), Isolated(self.where, like, channels_last, names, self.name, device) as isolated:
             # torch takes a second to import, in which the subject's process gets to its first cases
             _begin_to_import_torch()
             work["timeout"] = work["timeout"] or seconds_for(work["examples"])

@@ -42,6 +42,7 @@ def check(
     names: Mapping[str, str] | None = None,
     dtypes: Sequence[str] | None = None,
     channels_last: bool = False,
+    device: str = "cpu",
     ndims: Sequence[int] | None = None,
     timeout: float | None = None,
     isolated: bool = False,
@@ -69,8 +70,9 @@ def check(
         strict: whether hazards fail too, and random cases for which there was no time.
         names: what keywords, methods and arrays are called, where they are not found: from our name to theirs, as
             {"gamma": "scale", "dgamma": "grads['scale']", "eps": "epsilon"}.
-        dtypes: of x to try, of "float64", "float32" and "float16"; by default all that it does not refuse.
+        dtypes: of x to try, of "float64", "float32", "float16" and "bfloat16"; by default all that it does not refuse.
         channels_last: whether it takes x as (N, *spatial, C).
+        device: where a layer of torch's computes, "cpu", "cuda"...
         ndims: the ranks of x to try; by default all that it does not refuse.
         timeout: seconds for this layer, by default 60 and 0.03 for each random case. Where they end inside one call
             that does not return, that is a finding.
@@ -104,9 +106,9 @@ def check(
     work |= {"dtypes": dtypes, "ndims": ndims, "timeout": timeout, "progress": progress}
     work |= {"fix_seconds": fix_seconds if fix else 0.0, "annotate": annotate}
     if not isolated:
-        layer = adapted(layer, kind.name)
+        layer = adapted(layer, kind.name, device)
         return examine(InProcess(layer, kind, name, channels_last, names), **work)
-    with Isolated(place_of(layer), kind.name, channels_last, names, name) as subject:
+    with Isolated(place_of(layer), kind.name, channels_last, names, name, device) as subject:
         subject.open(Clock(timeout))
         return examine(subject, **work)
 

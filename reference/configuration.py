@@ -116,6 +116,7 @@ OPTIONS = {
         lambda value: isinstance(value, dict) and value.keys() <= set(NAMES) and _strings(list(value.values())),
     ),
     "channels_last": _Option("true or false", lambda value: isinstance(value, bool)),
+    "device": _Option('the name of a device of torch\'s, as "cuda"', lambda value: isinstance(value, str)),
     "ndims": _Option(
         "a list of ranks from 2 to 5, as [2, 4]",
         lambda value: isinstance(value, list) and bool(value) and all(type(n) is int and n in RANKS for n in value),

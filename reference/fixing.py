@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from reference.cases.case import Case
 from reference.diagnosis.diagnose import diagnose
-from reference.diagnosis.named import NamedFault
+from reference.diagnosis.named import NamedFault, told_by
+from reference.dtypes import NARROW
 from reference.probing import Probed, probe
 from reference.repair import annotation
 from reference.repair.search import Sought, find_fix
@@ -21,7 +22,7 @@ from reference.subjects.in_process import InProcess
 from reference.subjects.judged import Judged
 from reference.subjects.process import child
 from reference.subjects.process.channel import Child, Ended, Silent
-from reference.subjects.process.isolated import Isolated
+from reference.subjects.process.isolated import OPENED, Isolated
 from reference.subjects.reading import Refused
 from reference.truth.convention import Convention
 from reference.truth.verdict import Trial, judge
@@ -90,7 +91,7 @@ class Elsewhere:
         if self._early:
             return self._early
         try:
-            self._server.answer(tuple[str, str], self._clock)
+            self._server.answer(OPENED, self._clock)
             reason, fix, file, notes = self._server.answer(TEXTS, self._clock)
             return Advice(Fix(*fix) if fix else None, reason, file, tuple(Note(*note) for note in notes))
         except Refused as refused:
@@ -135,7 +136,9 @@ def _endless(trials: Sequence[Trial]) -> bool:
 def _here(
     subject: InProcess, probed: Probed, trials: Sequence[Trial], faults: Sequence[NamedFault], request: Request
 ) -> Advice:
-    kept = tuple(fault.id for fault in faults if fault.kind == "convention")
+    if subject.is_adapted and any(trial.failed and trial.case.dtype not in NARROW for trial in trials):
+        probed, trials, request = _in_wide(probed, trials, request)
+    kept = tuple(fault.id for fault in faults if fault.kind == "convention" and fault.id != told_by("rounding").id)
     mistakes = [fault.id for fault in faults if fault.id not in kept]
     if kept and mistakes:  # what is only another choice than torch's stays as it is
         request = replace(request, accept=(*request.accept, *kept))
@@ -155,6 +158,17 @@ def _here(
         return Advice(fix)
     file, notes = annotation.annotate(subject, trials, convention)
     return Advice(fix, sought.reason, file, notes)
+
+
+def _in_wide(probed: Probed, trials: Sequence[Trial], request: Request) -> tuple[Probed, Sequence[Trial], Request]:
+    """The same without 16 bits, where autograd rounds as often as a layer widens x: a fix is none of that."""
+    discovery = probed.discovery
+    for dtype in (name for name in discovery.scope.dtypes if name in NARROW):
+        discovery = discovery.without_dtype(dtype, "not asked for")
+    kept = [trial for trial in trials if trial.case.dtype not in NARROW]
+    designed = [trial for trial in probed.trials if trial.case.dtype not in NARROW]
+    wide = discovery.scope.dtypes
+    return replace(probed, discovery=discovery, trials=designed), kept, replace(request, dtypes=wide)
 
 
 class Adviser(child.Served):

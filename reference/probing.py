@@ -51,12 +51,12 @@ def probe(
             )
     widths = discovery.scope.dtypes
     may_widen = subject.is_adapted and dtypes is None and {"float64", "float32"} <= {*widths}
-    if may_widen and computes_in_float32(subject, scope, convention, clock):
+    if may_widen and computes_in_float32(subject, scope, clock):
         discovery = discovery.without_dtype("float64", "it computes in float32 inside")
     designed = designed_for(discovery.scope)
     run = Run(subject, convention, clock, len(designed) + examples, progress)
     trials = run.designed(designed)
-    parts = not_meant(trials)
+    parts = not_meant(trials, scope.shape_implied)
     if parts:
         trials = run.only(without(trials, list(parts)))
         discovery = discovery.without_parts(parts)

@@ -214,7 +214,7 @@ def test_table_that_is_none_is_refused(project):
 
 
 def test_every_option_of_a_subject_can_be_configured():
-    wanted = {"like", "accept", "names", "channels_last", "ndims", "dtypes", "strict", "timeout"}
+    wanted = {"like", "accept", "names", "channels_last", "device", "ndims", "dtypes", "strict", "timeout"}
     wanted |= {"examples", "fix_seconds"}
     assert OPTIONS.keys() == wanted
 

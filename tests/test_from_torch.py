@@ -3,6 +3,9 @@
 The layers are written as people write them, and know neither `reference` nor `npnorm`.
 """
 
+import re
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from reference import Refused, check, from_torch
+from reference.command.main import main
 from reference.dtypes import DTYPES
 from reference.kinds import KINDS
 from reference.subjects.torch_pass import array_of, tensor_of
@@ -333,3 +337,91 @@ def test_parameters_that_nothing_tells_are_asked_for_and_may_be_named():
         quick(TwoScalesLayerNorm)
     names = {"gamma": "first.data", "dgamma": "first.grad", "beta": "second.data", "dbeta": "second.grad"}
     assert quick(TwoScalesLayerNorm, names=names).passed
+
+
+# --- by its file ------------------------------------------------------------------------------------------------------
+
+FILE = """
+import torch
+from torch import nn
+
+
+class LayerNormFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        centred = x - x.mean(-1, keepdim=True)
+        rstd = (centred.pow(2).mean(-1, keepdim=True) + eps).rsqrt()
+        ctx.save_for_backward(centred * rstd, rstd, weight)
+        return centred * rstd * weight + bias
+
+    @staticmethod
+    def backward(ctx, dy):
+        xhat, rstd, weight = ctx.saved_tensors
+        d = dy * weight
+        dx = rstd * (d - d.mean(-1, keepdim=True) - xhat * (d * xhat).mean(-1, keepdim=True))
+        rows = tuple(range(dy.ndim - 1))
+        return dx, (dy * xhat).sum(rows), dy.sum(rows), None
+
+
+class MyGroupNorm(nn.Module):
+    def __init__(self, num_groups, num_channels, eps=1e-5):
+        super().__init__()
+        self.num_groups, self.eps = num_groups, eps
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x):
+        grouped = x.reshape(x.shape[0], self.num_groups, -1)
+        mean = grouped.mean(-1, keepdim=True)
+        var = grouped.var(-1, keepdim=True, unbiased=False)
+        y = ((grouped - mean) / torch.sqrt(var + self.eps)).reshape(x.shape)
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        return y * self.weight.view(shape) + self.bias.view(shape)
+
+
+def rms_norm(x, weight, eps=1e-6):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+"""
+MISTAKES = [
+    pytest.param("LayerNormFunction", " - d.mean(-1, keepdim=True)", "", "dx-mean-term-missing", id="function"),
+    pytest.param("MyGroupNorm", ", unbiased=False", "", "variance-unbiased", id="module"),
+    pytest.param("rms_norm", "torch.rsqrt(x.pow(2)", "torch.rsqrt(x.pow(3)", "unknown", id="plain function"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_right_layers_of_a_file_pass_from_the_command(folder, capsys):
+    (folder / "norms.py").write_text(FILE)
+    assert main(["norms.py:*", "--examples", "10", "--ndims", "2", "--accept", "eps-default"]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"norms.py:(\w+) as", out) == ["LayerNormFunction", "MyGroupNorm", "rms_norm"]
+
+
+@pytest.mark.parametrize(("name", "right", "wrong", "id"), MISTAKES)
+def test_wrong_layers_of_a_file_are_named_fixed_and_shown(folder, capsys, name, right, wrong, id):
+    file = folder / "norms.py"
+    file.write_text(FILE.replace(right, wrong, 1))
+    assert main([f"norms.py:{name}", "--examples", "10", "--script"]) == 1
+    script = capsys.readouterr().out
+    (folder / "shown.py").write_text(script)
+    assert "answer_of(layer, x, dy" in script
+    assert subprocess.run([sys.executable, "shown.py"], capture_output=True).returncode == 1
+
+    assert main([f"norms.py:{name}", "--examples", "10", "--fix", "--fix-seconds", "60"]) == 1
+    out = capsys.readouterr().out
+    assert id in out
+    assert "fix, line" in out, out
+    assert main([f"norms.py:{name}", "--examples", "10", "--no-fix-search"]) == 0, file.read_text()
+    done = subprocess.run([sys.executable, "shown.py"], capture_output=True, text=True)
+    assert done.stdout == "no difference\n", done.stderr
+
+
+def test_a_device_that_there_is_not_is_refused(folder, capsys):
+    (folder / "norms.py").write_text(FILE)
+    assert main(["norms.py:rms_norm", "--device", "nowhere"]) == 2
+    assert "Expected a device that torch has here but got 'nowhere'" in capsys.readouterr().err

@@ -280,7 +280,9 @@ def test_star_is_every_layer_of_a_file(folder, capsys):
     assert "many.py:layernorm_forward+layernorm_backward" in err
     (folder / "none.py").write_text("import numpy\n")
     assert main(["none.py:*"]) == 2
-    assert "none.py has no class with forward and backward" in capsys.readouterr().err
+    assert (
+        "none.py has no layer whose name tells its kind: no class with forward and backward" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("subjects", [1, 2], ids=["alone", "in a pool"])

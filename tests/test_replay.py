@@ -18,6 +18,7 @@ import pytest
 import npnorm
 from reference.cases.case import ANOTHER, LAYOUTS, Case, make
 from reference.cases.probes import probes
+from reference.dtypes import carried
 from reference.kinds import KINDS
 from reference.reporting import replay
 from reference.reporting import script as scripts
@@ -135,7 +136,7 @@ def same_as_the_runner(run_script, like: str, cases: list[Case]) -> None:
         got = run_script(subject, like, case)["got"]
         assert got.keys() == wanted.keys(), case
         for name, value in got.items():
-            np.testing.assert_array_equal(value, wanted[name], f"{name} of {case}", strict=True)
+            np.testing.assert_array_equal(carried(value), wanted[name], f"{name} of {case}", strict=True)
 
 
 @every_like

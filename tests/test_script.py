@@ -52,7 +52,7 @@ LAYER_NORMS = {
         replace(ROWS, dtype="float32"),
         "dx",
     ),
-    "float16": (DX, "dx = dx * self.rstd * (2 if dx.dtype == np.float16 else 1)", replace(ROWS, dtype="float16"), "dx"),
+    "float32": (DX, "dx = dx * self.rstd * (2 if dx.dtype == np.float32 else 1)", replace(ROWS, dtype="float32"), "dx"),
     "one entry, a little": (DX, f"{DX}; dx[0, 0] += 1e-9", ROWS, "dx"),
     "an array too long to write out": (DX, f"{DX}; dx[0, 0] += 1e-9", make("LayerNorm", (90, 5)), "dx"),
     "arrays too long to write out, a short one wrong": (

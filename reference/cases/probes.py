@@ -126,10 +126,12 @@ def _sixteen_bits(kind: Kind, dtype: str) -> Iterator[Case]:
         base = replace(BASES[kind][rank], dtype=dtype)
         yield base
         yield replace(base, data="shifted")
+    rest = (1, 3) if kind.ranks[0] > 2 else ()
+    for data in ("unit", "shifted"):  # of many numbers the worst is off by all that a rounding in between may be
+        yield make(kind, (40, 12, *rest), groups=3, dtype=dtype, data=data, seed=17, **_said_of(kind))
     yield with_options(replace(base, data="small"), eps=1e-5)
     yield with_options(replace(base, data="hundreds"), eps=1e-5)
     yield with_options(replace(base, data="ten-thousandths"), eps=1e-8)
-    rest = (1, 3) if kind.ranks[0] > 2 else ()
     yield make(kind, (8192, 4, *rest), groups=2, dtype=dtype, dy_data="positive", seed=11, **_said_of(kind))
 
 

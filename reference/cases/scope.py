@@ -22,6 +22,7 @@ class Scope:
         no_eps: whether it takes eps=None, where torch's does.
         modes: whether it can be in training mode, in eval mode, or both.
         averages: whether it takes momentum=None.
+        shape_implied: whether it is not told its normalized shape, but by gamma's alone.
     """
 
     kind: Kind
@@ -34,6 +35,7 @@ class Scope:
     no_eps: bool = True
     modes: tuple[bool, ...] = (True, False)
     averages: bool = True
+    shape_implied: bool = False
 
     @classmethod
     def full(cls, kind: Kind) -> "Scope":

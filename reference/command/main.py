@@ -209,6 +209,7 @@ def _asked(options: argparse.Namespace, configured: Configuration) -> list[Asked
         "accept": [id for item in options.accept for id in item.split(",") if id],
         "names": names,
         "channels_last": options.channels_last,
+        "device": options.device,
         "ndims": options.ndims,
         "dtypes": options.dtypes,
         "strict": options.strict,

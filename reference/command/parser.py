@@ -24,7 +24,7 @@ exit code: 0 everything agrees, 1 something is wrong, 2 it could not be checked"
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="normcheck",
-        description="Hold a NumPy normalization layer against torch.nn, and name what is wrong with it.",
+        description="Hold a normalization layer, in NumPy or torch, against torch.nn, and name what is wrong with it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--names", action="append", default=[], metavar="OURS=THEIRS,...", help="what things are called, "
                        "as gamma=scale,dgamma=grads['scale'],eps=epsilon")  # fmt: skip
     found.add_argument("--dtypes", type=_dtypes, metavar="float32,...", help="the dtypes of x to try (default: all)")
+    found.add_argument("--device", metavar="cuda", help="where a layer of torch's computes (default cpu)")
     found.add_argument("--channels-last", action="store_true", help="the layer takes x as (N, ..., C)")
     found.add_argument("--ndims", type=_numbers, metavar="2,4", help="the ranks of x to try (default: all)")
     found.add_argument(
@@ -82,7 +83,7 @@ def _version() -> str:
 def _dtypes(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not set(names) <= set(DTYPES):
-        raise argparse.ArgumentTypeError(f"expected float64, float32 or float16, apart by commas, but got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(DTYPES)}, apart by commas, but got {text!r}")
     return names
 
 

@@ -10,6 +10,8 @@ from reference.subjects.observation import Finding
 from reference.truth.exact import QUANTITIES
 from reference.truth.verdict import Trial
 
+PLAIN = ("backward in eval mode", "an empty batch", "negative strides")  # refusals that need no search for words
+
 
 def hazards_of(trials: Sequence[Trial]) -> list[NamedFault]:
     """The hazards that were seen in some trials, each once."""
@@ -48,13 +50,13 @@ def refusals(refused: Sequence[Trial], others: Sequence[Trial]) -> dict[str, str
             words = "backward in eval mode"
         elif 0 in trial.case.shape:
             words = "an empty batch"
+        elif "negative stride" in trial.seen.refused:
+            words = "negative strides"
         else:
             words = re.sub(r"[0-9]+", "", trial.seen.refused)  # the same text for other sizes
         alike.setdefault(words, []).append(trial)
     return {
-        words if words in ("backward in eval mode", "an empty batch") else _apart(trials, others): (
-            f"refused: {trials[0].seen.refused}"
-        )
+        words if words in PLAIN else _apart(trials, others): (f"refused: {trials[0].seen.refused}")
         for words, trials in alike.items()
     }
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from reference.cases.case import Array, Case
 from reference.dtypes import roundoff, smallest_normal
+from reference.subjects.frameworks import one_backward
 from reference.subjects.guard import OutOfTime
 from reference.subjects.subject import Subject
 from reference.truth.compare import compare
@@ -144,6 +145,7 @@ def prepared() -> None:
     import warnings
 
     Convention.beside_torch = False
+    one_backward()
     np.seterr(all="ignore")
     warnings.resetwarnings()
     warnings.simplefilter("ignore")

@@ -18,7 +18,7 @@ from reference.repair.site import (
     is_number,
 )
 from reference.repair.values import MISSING
-from reference.repair.vocabulary import REDUCTIONS, Change, Rule, axis_texts, counts, is_axis
+from reference.repair.vocabulary import AXES, KEPT, REDUCTIONS, Change, Rule, axis_texts, counts, is_axis, speaks_torch
 
 _FUNCTIONS: dict[str, tuple[str, ...]] = {  # by the name of a function or method, others with such arguments
     "mean": ("sum", "var", "prod", "max", "std"),
@@ -35,7 +35,8 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {  # by the name of a function or metho
     "amax": ("mean",),
     "maximum": ("minimum", "add"),
     "minimum": ("maximum",),
-    "sqrt": ("square", "abs", "reciprocal"),
+    "sqrt": ("square", "abs", "reciprocal", "rsqrt"),
+    "rsqrt": ("sqrt", "reciprocal"),
     "square": ("sqrt", "abs"),
     "abs": ("square", "sqrt"),
     "cbrt": ("sqrt",),
@@ -58,6 +59,9 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {  # by the name of a function or metho
     "float16": ("float32", "float64"),
     "float32": ("float64",),
 }
+
+_NUMPYS = ("keepdims", "axis", "ddof=1")
+_DIVISORS = ("ddof", "unbiased", "correction")
 
 
 def function(site: Site) -> Iterator[Change]:
@@ -92,8 +96,8 @@ def arguments(site: Site) -> Iterator[Change]:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     reduces = name in REDUCTIONS
     for keyword in node.keywords:
-        if keyword.arg and keyword.arg in ("keepdims", "ddof", "axis", "dtype", "out"):
-            yield _without_argument(site, keyword), ATOM, 1.3 + 0.4 * (keyword.arg == "axis")
+        if keyword.arg and keyword.arg in (*KEPT, *AXES, *_DIVISORS, "dtype", "out"):
+            yield _without_argument(site, keyword), ATOM, 1.3 + 0.4 * (keyword.arg in AXES)
             if isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, bool):
                 first, last = site.source.span(keyword.value)
                 text = site.source.text[start:first] + str(not keyword.value.value) + site.source.text[last:end]
@@ -102,15 +106,16 @@ def arguments(site: Site) -> Iterator[Change]:
     inside = site.source.text[start : end - 1].rstrip().rstrip(",")
     comma = "" if inside.endswith("(") else ", "
     if reduces:
-        if "keepdims" not in given:
-            yield f"{inside}{comma}keepdims=True)", ATOM, 1.4
-        if "ddof" not in given and name in ("var", "std"):
-            yield f"{inside}{comma}ddof=1)", ATOM, 1.5
+        keep, axis, divisor = ("keepdim", "dim", "unbiased=False") if speaks_torch(site.source) else _NUMPYS
+        if not given & {*KEPT}:
+            yield f"{inside}{comma}{keep}=True)", ATOM, 1.4
+        if not given & {*_DIVISORS} and name in ("var", "std"):
+            yield f"{inside}{comma}{divisor})", ATOM, 1.5
         positional = 1 if isinstance(node.func, ast.Attribute) and is_array(site.seen.value(node.func.value)) else 2
-        if "axis" not in given and len(node.args) < positional:
+        if not given & {*AXES} and len(node.args) < positional:
             for text, _ in axis_texts(site):
-                yield f"{inside}{comma}axis={text})", ATOM, 1.8 + 0.1 * text.count(",")
-                yield f"{inside}{comma}axis={text}, keepdims=True)", ATOM, 2.3 + 0.1 * text.count(",")
+                yield f"{inside}{comma}{axis}={text})", ATOM, 1.8 + 0.1 * text.count(",")
+                yield f"{inside}{comma}{axis}={text}, {keep}=True)", ATOM, 2.3 + 0.1 * text.count(",")
     if len(node.args) == 2 and not any(isinstance(arg, ast.Starred) for arg in node.args):
         (a, b), (c, d) = map(site.source.span, node.args)
         text = site.source.text

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from reference.dtypes import is_float
 from reference.repair.bench import Look, Probe, Screen, limited, look, prepared, timed
 from reference.repair.edits import Edit, all_edits, node_numbers
 from reference.repair.formula import ANEW, written_anew
@@ -23,6 +24,7 @@ from reference.repair.site import Site, is_array, is_number, walk_sites
 from reference.repair.source import Key, Source
 from reference.repair.units import Located, Patch
 from reference.repair.values import Hook, Seen, watched, wrapped
+from reference.subjects.frameworks import plain
 from reference.subjects.guard import OutOfTime
 from reference.subjects.subject import Subject
 from reference.truth.exact import QUANTITIES
@@ -366,7 +368,9 @@ def sensitivity(bench: Bench, seen: Seen) -> Touched:
 def _nudged(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
         return (value * 1.37 + 0.11).astype(value.dtype)
-    return value * 1.37 + 0.11 if isinstance(value, float) else value
+    if isinstance(value, float) or (plain(value) is not value and is_float(plain(value).dtype)):
+        return value * 1.37 + 0.11
+    return value
 
 
 def _same(one: Any, other: Any) -> bool:

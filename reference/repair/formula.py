@@ -16,6 +16,7 @@ from reference.cases.case import Array, Case
 from reference.repair.site import is_array, names_at
 from reference.repair.source import Key, Source
 from reference.repair.values import Seen
+from reference.repair.vocabulary import AXES
 from reference.truth.exact import Pass, passes
 
 CLOSE = 1e-6  # relative: the case may be in single precision
@@ -224,5 +225,5 @@ def _are_axes(value: Any) -> bool:
 def _axes_in(source: Source) -> Iterator[str]:
     """What is written as axes anywhere in the file."""
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.keyword) and node.arg == "axis":
+        if isinstance(node, ast.keyword) and node.arg in AXES:
             yield source.text_of(node.value)

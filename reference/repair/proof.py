@@ -17,6 +17,7 @@ from reference.repair.source import Source
 from reference.repair.units import Located, Patch
 from reference.run import Run
 from reference.subjects.discovery import Discovery
+from reference.subjects.frameworks import adapted
 from reference.subjects.guard import Clock, OutOfTime, attempt
 from reference.subjects.in_process import InProcess
 from reference.truth.convention import Convention
@@ -78,7 +79,7 @@ def remade(claim: Claim) -> InProcess:
 
 
 def _again(claim: Claim) -> Any:
-    factory = claim.subject.factory
+    factory = getattr(claim.subject.factory, "adapts", claim.subject.factory)
     name, qualname = getattr(factory, "__module__", None), getattr(factory, "__qualname__", "<")
     old = sys.modules.get(name or "")
     if old is None or name == "__main__" or "<" in qualname or getattr(old, "__file__", None) != claim.source.filename:
@@ -92,7 +93,10 @@ def _again(claim: Claim) -> Any:
     sys.modules[old.__name__] = module
     code = compile(claim.source.text, claim.source.filename, "exec", 0, True)
     executed = attempt(lambda: exec(code, module.__dict__))  # the user's own file, as it was imported before
-    return _named(module, qualname) if executed.error is None else None
+    if executed.error is not None:
+        return None
+    device = getattr(claim.subject.factory, "device", "cpu")
+    return adapted(_named(module, qualname), claim.subject.kind.name, device)
 
 
 def _named(module: ModuleType, qualname: str) -> Any:
@@ -125,7 +129,9 @@ def at_random(claim: Claim, send: Send) -> None:
     prepared()
     subject = remade(claim)
     subject.form = claim.subject.form  # which is read anew beside this, for the designed cases
-    run = Run(subject, Convention(claim.convention.changes), Clock(PROOF_SECONDS), RANDOM, None)
+    run = Run(
+        subject, Convention(claim.convention.changes, claim.convention.roundings), Clock(PROOF_SECONDS), RANDOM, None
+    )
     failing = run.at_random(claim.before.scope, [], claim.seed + OTHER_SEED, RANDOM)
     send({"passed": not failing and not run.unfinished, "cases": run.drawn})
 

@@ -27,7 +27,7 @@ from reference.repair.site import (
 )
 from reference.repair.source import FUNCTIONS, Source
 from reference.repair.values import Seen
-from reference.repair.vocabulary import Change, Rule, computed, numpy_word
+from reference.repair.vocabulary import Change, Rule, computed, numpy_word, speaks_torch
 
 LONG = 70  # letters of what is transplanted
 SMALL = 0.5  # an eps is less
@@ -154,6 +154,10 @@ def cast(site: Site) -> Iterator[Change]:
     if not is_array(site.value) or not isinstance(site.node, (ast.Name, ast.Attribute, ast.BinOp, ast.Call)):
         return
     atom = site.text(site.node, ATOM)
+    if speaks_torch(site.source):
+        yield f"{atom}.float()", ATOM, 2.4
+        yield from ((f"{atom}.to({text}.dtype)", ATOM, 2.8) for text, value in site.names.items() if is_array(value))
+        return
     for text, value in site.names.items():
         if is_array(value) and value.dtype.kind == "f":
             yield f"{atom}.astype({text}.dtype)", ATOM, 2.8

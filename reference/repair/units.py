@@ -5,6 +5,7 @@ Knows the subject and its source; not what is right, nor which edits there are.
 
 import contextlib
 import gc
+import inspect
 import os
 import sys
 import sysconfig
@@ -143,24 +144,27 @@ def _file_of(subject: Subject, case: Case, ran: Mapping[CodeType, Any]) -> str:
 
 def _written(subject: Subject, case: Case) -> Iterator[Any]:
     """The functions that a subject is made of, those of its own class first."""
-    pair = getattr(subject.factory, "functions", ())
-    yield from pair
+    own = getattr(subject.factory, "adapts", subject.factory)
+    yield from () if own is not subject.factory else getattr(subject.factory, "functions", ())
     try:
         layer = subject.construct(case)
     except Exception:  # it refuses this case
         layer = None
-    for owner in (*(subject.factory.__mro__ if isinstance(subject.factory, type) else ()), *type(layer).__mro__):
+    inside = type(getattr(layer, "adapted", layer))  # of another framework
+    for owner in (*(own.__mro__ if isinstance(own, type) else ()), *inside.__mro__):
         for member in vars(owner).values():
             function = getattr(member, "__func__", getattr(member, "fget", member))
             while hasattr(function, "__wrapped__"):
                 function = function.__wrapped__
             yield function
-    yield subject.factory
+    yield inspect.unwrap(own)
 
 
 def _is_theirs(filename: str) -> bool:
     path = Path(filename)
-    return not (_LIBRARIES & set(path.parts) or _STANDARD in path.parents or OURS in path.parents)
+    return not (
+        filename.startswith("<") or _LIBRARIES & set(path.parts) or _STANDARD in path.parents or OURS in path.parents
+    )
 
 
 def _is_as_loaded(source: Source, keys: Mapping[CodeType, Key]) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from reference.repair.source import FUNCTIONS, Key, Source, all_codes
 from reference.repair.units import Patch
+from reference.subjects.frameworks import held_by, plain
 
 HOOK = "__value__"  # ends in two underscores, so that no class mangles it
 LARGE = 20_000  # entries of an array that is copied
@@ -94,7 +95,8 @@ class Hook:
 
 
 def kept(value: Any) -> Any:
-    """A value as it is now."""
+    """A value as it is now; another framework's array as NumPy's."""
+    value = plain(value)
     if isinstance(value, np.ndarray) and value.size <= LARGE:
         return value.copy()
     if isinstance(value, (tuple, list)):
@@ -196,7 +198,7 @@ def _in_scope(frame: FrameType, mentioned: tuple[set[str], set[str]]) -> dict[st
     owner = frame.f_locals.get("self", frame.f_locals.get(first))
     if hasattr(owner, "__dict__") and not isinstance(owner, (np.ndarray, type)):
         prefix = "self" if "self" in frame.f_locals else first
-        for name, value in vars(owner).items():
+        for name, value in (*vars(owner).items(), *held_by(owner)):
             if name in mentioned[1] and not name.startswith("__"):
                 names[f"{prefix}.{name}"] = kept(value)
     for name, value in frame.f_globals.items():

@@ -5,6 +5,7 @@ Knows names and what they hold; no edits.
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from reference.repair.site import (
@@ -14,6 +15,7 @@ from reference.repair.site import (
     is_number,
     is_numeric,
 )
+from reference.repair.source import Source
 from reference.repair.values import MISSING
 
 Change = tuple[str, int, float]  # a text, how tightly it binds, what it costs
@@ -40,6 +42,10 @@ REDUCTIONS = {
 _NO_CALL = {"reshape", "astype", "range", "tuple", "len", "int", "print", "isinstance", "append", "zip", "enumerate"}
 
 
+AXES = ("axis", "axes", "dim")  # what an argument of axes is called, in NumPy and in torch
+KEPT = ("keepdims", "keepdim")
+
+
 def word_cost(text: str) -> float:
     """What a name costs: a word of the formula less than another."""
     return 0.0 if text.removeprefix("self.") in VOCABULARY else 0.3
@@ -62,7 +68,7 @@ def computed(site: Site) -> bool:
 
 def is_axis(site: Site) -> bool:
     if isinstance(site.parent, ast.keyword):
-        return site.parent.arg in ("axis", "axes")
+        return site.parent.arg in AXES
     if isinstance(site.parent, ast.Call) and isinstance(site.parent.func, ast.Attribute):
         called = site.parent.func
         if called.attr not in REDUCTIONS or site.node not in site.parent.args:
@@ -115,7 +121,7 @@ def axis_texts(site: Site) -> Iterator[tuple[str, Any]]:
                 yield f"tuple(range(-len({name}), 0))", MISSING
     seen: set[str] = set()
     for node in ast.walk(site.source.functions[site.key]):
-        if isinstance(node, ast.keyword) and node.arg in ("axis", "axes"):
+        if isinstance(node, ast.keyword) and node.arg in AXES:
             text = site.source.text_of(node.value)
             if text not in seen and text != site.own:
                 seen.add(text)
@@ -134,8 +140,9 @@ def counts(site: Site) -> list[str]:
     found = []
     for array in main_arrays(site)[:1]:
         ndim = site.names[array].ndim
-        found += [f"{array}.shape[0]", f"{array}.shape[1]", f"{array}.shape[-1]", f"{array}.size"]
-        found += [f"{array}.size // {array}.shape[1]", f"{array}[0].size"] if ndim > 1 else []
+        size = "numel()" if speaks_torch(site.source) else "size"
+        found += [f"{array}.shape[0]", f"{array}.shape[1]", f"{array}.shape[-1]", f"{array}.{size}"]
+        found += [f"{array}.{size} // {array}.shape[1]", f"{array}[0].{size}"] if ndim > 1 else []
     return found
 
 
@@ -152,8 +159,17 @@ def entries(site: Site) -> list[str]:
     return [f"{array}[{index}]" for array in arrays for index in sorted(indices)]
 
 
+@lru_cache(maxsize=4)
+def speaks_torch(source: Source) -> bool:
+    """Whether the file's arrays are torch's tensors: it imports torch, and no NumPy."""
+    imported = {alias.name for node in ast.walk(source.tree) if isinstance(node, ast.Import) for alias in node.names}
+    return "torch" in imported and "numpy" not in imported
+
+
 def numpy_word(site: Site) -> str:
-    """What the file calls NumPy."""
+    """What the file calls NumPy, or torch, whose functions and methods take NumPy's words for their arguments too."""
+    if speaks_torch(site.source):
+        return "torch"
     for node in ast.walk(site.source.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:

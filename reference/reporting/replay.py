@@ -62,13 +62,54 @@ def torch_answer(module: Any, xs: Iterable[Any], dys: Iterable[Any], *parameters
     import torch
 
     for own, value in zip(module.double().parameters(), parameters, strict=True):
-        own.data = torch.tensor(value, dtype=torch.float64)
+        own.data = torch.tensor(np.asarray(value, np.float64))
     for x, dy in zip(xs, dys, strict=True):
-        t, upstream = torch.tensor(x, dtype=torch.float64, requires_grad=True), torch.tensor(dy, dtype=torch.float64)
-        y = module(t)
+        t, upstream = (torch.tensor(np.asarray(array, np.float64)) for array in (x, dy))
+        y = module(t.requires_grad_())
     gradients = torch.autograd.grad(y, [t, *module.parameters()], upstream)
     found = zip(("y", "dx", "dgamma", "dbeta"), (y, *gradients), strict=False)
     return {name: value.detach().numpy() for name, value in found}
+
+
+def answer_of(
+    call: Any,
+    xs: Iterable[Any],
+    dys: Iterable[Any],
+    modes: Iterable[bool],
+    parameters: Mapping[str, np.ndarray],
+    roles: Mapping[str, str],
+) -> dict[str, np.ndarray]:
+    """What a module, or a function of x and parameters, gives in the last of the calls, in the dtype of x, as float64.
+
+    `parameters` are by their own names, `roles` say what is which: of them, and of a module's buffers.
+    """
+    import torch
+
+    def tensor(array: np.ndarray) -> torch.Tensor:  # that lies in memory as the array does
+        if array.dtype.name == "bfloat16":
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
+
+    leaves: dict[str, Any] = {name: tensor(value.copy()).requires_grad_() for name, value in parameters.items()}
+    if isinstance(call, torch.nn.Module):
+        call.to(tensor([*xs][-1]).dtype)
+        for name, leaf in leaves.items():
+            own = call.get_parameter(name)
+            own.data = leaf.detach().reshape(own.shape)
+            leaves[name] = own
+    for x, training in zip(xs, modes, strict=True):
+        t = tensor(x).requires_grad_()
+        if isinstance(call, torch.nn.Module):
+            call.train(training)
+            y = call(t)
+        else:
+            y = call(t, **leaves)
+        y = y if isinstance(y, torch.Tensor) else y[0]
+    gradients = torch.autograd.grad(y, [t, *leaves.values()], tensor([*dys][-1]), allow_unused=True)
+    found = {"y": y, "dx": gradients[0]}
+    found |= {f"d{roles[name]}": gradient for name, gradient in zip(leaves, gradients[1:], strict=True)}
+    found |= {role: call.get_buffer(name) for name, role in roles.items() if role.startswith("running")}
+    return {name: value.detach().double().numpy() for name, value in found.items() if value is not None}
 
 
 # --- the layer --------------------------------------------------------------------------------------------------------
@@ -230,6 +271,7 @@ def compare(got: Mapping[str, Any], expected: Mapping[str, np.ndarray], toleranc
     for name, tolerance in tolerances.items():
         value, wanted = got.get(name), expected[name]
         assert isinstance(value, np.ndarray), f"{name}: got {type(value).__name__}, expected an array"
-        assert value.dtype.kind in "fiu", f"{name}: got dtype {value.dtype}, expected numbers"
+        assert value.dtype.kind in "fiuV", f"{name}: got dtype {value.dtype}, expected numbers"
+        value = value.astype(np.float64)  # bfloat16 is of kind V
         assert value.shape == wanted.shape, f"{name}: got shape {value.shape}, expected {wanted.shape}"
         np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance, err_msg=name)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array, Case
-from reference.dtypes import is_float, roundoff, smallest_normal
+from reference.dtypes import carried, is_float, roundoff, smallest_normal
 from reference.reporting import replay
 from reference.reporting.foreign import NAME
 from reference.subjects.guard import printable
@@ -98,6 +98,16 @@ def _torch(trial: Trial, parameters: Mapping[str, Array]) -> list[str]:
 def _layer(trial: Trial, words: Spoken, parameters: Mapping[str, Array]) -> list[str]:
     """The lines that build the layer, run it, and leave what it gives in `got`."""
     case = trial.case
+    if words.roles:
+        values = {name: role for name, role in words.roles.items() if role in parameters}
+        roles = {name: role for name, role in words.roles.items() if role in parameters or role in trial.comparisons}
+        given = ", ".join(f"{literal(name)}: {role}" for name, role in values.items())
+        layouts = [
+            f"{name} = [{LAYOUTS[layout].format('a')} for a in {name}]"
+            for name, layout in (("x", case.layout), ("dy", case.dy_layout))
+            if layout != "C"
+        ]
+        return [*words.build, *layouts, f"got = answer_of(layer, x, dy, {_modes(case)}, {{{given}}}, {roles!r})"]
     found = {(finding.id, finding.quantity): finding.detail for finding in trial.findings}
     forward, backward = words.forward, words.backward
     xs = f"[{LAYOUTS[case.layout].format('a')} for a in x]"
@@ -175,6 +185,8 @@ def _program(title: str, data: list[str], lines: list[str]) -> str:
     arrays = "\n".join(data)
     if "zlib." in arrays:
         used |= {"base64", "zlib"}
+    if "ml_dtypes." in arrays:
+        used |= {"ml_dtypes"}
     parts = [f'"""{title}"""', _imports(used), arrays, *(f"\n{sources[name]}\n" for name in functions)]
     return "\n\n".join([*parts, "\n".join(lines)]).replace("\n\n\n\n", "\n\n\n") + "\n"
 
@@ -202,15 +214,15 @@ def _imports(used: set[str]) -> str:
             lines += [f"import {ast.unparse(alias)}" for alias in names]
         elif names:
             lines.append(f"from {node.module} import {', '.join(alias.name for alias in names)}")
-    others = [line for line in lines if line.split()[1] in ("numpy", "torch")]
+    others = [line for line in lines if line.split()[1] in ("ml_dtypes", "numpy", "torch")]
     standard = [line for line in lines if line not in others]
     standard.sort(key=lambda line: (line.startswith("from"), line))
-    return "\n".join([*standard, *([""] if standard else []), *others])
+    return "\n".join([*dict.fromkeys(standard), *([""] if standard else []), *dict.fromkeys(others)])
 
 
 @cache
 def _import_statements() -> list[ast.Import | ast.ImportFrom]:
-    tree = ast.parse(f"import base64, zlib\n{inspect.getsource(replay)}")
+    tree = ast.parse(f"import base64, ml_dtypes, zlib\n{inspect.getsource(replay)}")
     return [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
@@ -242,6 +254,8 @@ def _parameters(case: Case) -> dict[str, Array]:
 
 def _array(array: Array) -> str:
     """An array as an expression that makes it again, to the last bit."""
+    if array.dtype.name == "bfloat16":
+        return f"{_array(carried(array))}.astype(ml_dtypes.bfloat16)"
     if 0 < array.size <= LITERAL:
         dtype = "" if array.dtype == np.float64 else f", np.{array.dtype}"
         numbers = re.sub(r"\b(nan|inf)\b", r"np.\1", repr(array.tolist()))

@@ -73,7 +73,8 @@ class _Explorer:
         self._refuse_strange_constructor()
         reading = read(self.subject, self.ndims, self.dtypes, self.clock)
         keywords = self.subject.keywords
-        self.scope = Scope(kind, kind.ranks, DTYPES, keywords=keywords)
+        implied = bool(getattr(self.subject.factory, "shape_implied", False))
+        self.scope = Scope(kind, kind.ranks, DTYPES, keywords=keywords, shape_implied=implied)
         self._parameters(reading)
         for keyword in kind.keywords:
             if keyword not in keywords:

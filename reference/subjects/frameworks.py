@@ -5,9 +5,12 @@ A framework that a layer is written in has been imported by the layer's own file
 
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Framework(NamedTuple):
@@ -60,8 +63,11 @@ def takes_data(function: Any) -> bool:
     return bool(names) and names[0] in DATA
 
 
-def adapted(layer: Any, like: str | None) -> Any:
+def adapted(layer: Any, like: str | None, device: str = "cpu") -> Any:
     """`layer` in the form of the protocol: by the adapter of its framework, or as it is.
+
+    Args:
+        layer: anybody's class, factory or function. like: which layer it is. device: where it computes.
 
     Raises:
         ValueError, TypeError: as the adapter.
@@ -69,7 +75,35 @@ def adapted(layer: Any, like: str | None) -> Any:
     framework = framework_of(layer)
     if framework is None:
         return layer
-    return getattr(importlib.import_module(framework.adapter), f"from_{framework.name}")(layer, like)
+    return getattr(importlib.import_module(framework.adapter), f"from_{framework.name}")(layer, like, device)
+
+
+def plain(value: Any) -> Any:
+    """A framework's array as NumPy's, a copy; anything else as it is."""
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
+        tensor = value.detach().cpu()
+        return np.array(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
+    return value
+
+
+def foreign(value: Any, framework: str) -> Any:
+    """A NumPy array as the framework's, which has been imported; anything else as it is."""
+    if isinstance(value, np.ndarray) and framework == "torch":
+        return sys.modules["torch"].from_numpy(value)
+    return value
+
+
+def one_backward() -> None:
+    """From now on no backward is done twice to compare the two."""
+    adapter = sys.modules.get("reference.subjects.torch_pass")
+    if adapter is not None:
+        adapter.Pass.twice = False
+
+
+def held_by(owner: Any) -> list[tuple[str, Any]]:
+    """The parameters and buffers of a module, by the names under which its code reads them."""
+    places = (getattr(owner, name, None) for name in ("_parameters", "_buffers"))
+    return [item for place in places if isinstance(place, dict) for item in place.items()]
 
 
 def _of_packages(packages: set[str]) -> Framework | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reference.kinds import Kind, kind_in
-from reference.subjects.frameworks import adapted
+from reference.subjects.frameworks import adapted, framework_of
 from reference.subjects.functions import from_functions
 from reference.subjects.guard import attempt
 from reference.subjects.names import BACKWARDS, FORWARDS
@@ -36,8 +36,8 @@ def parts_of(subject: str) -> tuple[str, str]:
     return place, name
 
 
-def opened(subject: str, like: str | None) -> tuple[Any, Kind]:
-    """The layer class that a SUBJECT names, and its kind.
+def opened(subject: str, like: str | None, device: str = "cpu") -> tuple[Any, Kind]:
+    """The layer class that a SUBJECT names, and its kind; another framework's in the form of the protocol.
 
     Raises:
         Unusable, Refused: there is no such thing, or its name does not tell the kind.
@@ -50,7 +50,7 @@ def opened(subject: str, like: str | None) -> tuple[Any, Kind]:
         layer = from_functions(forward, backward, like)
         like = layer.like
     elif callable(layer):
-        layer = adapted(layer, like)
+        layer = adapted(layer, like, device)
     if not callable(layer):
         raise Unusable(
             f"Expected {own} to be a class, a factory or a function but it is of type {type(layer).__name__}"
@@ -76,7 +76,8 @@ def load(subject: str) -> Any:
 
 
 def layers_of(subject: str) -> tuple[str, ...]:
-    """The SUBJECTs that `file.py:*` stands for: classes and pairs of functions of its own whose names tell their kind.
+    """The SUBJECTs that `file.py:*` stands for: layers, other frameworks' too, and pairs of functions of its own whose names
+    tell their kind.
 
     Raises:
         Unusable: there is none, or importing it failed.
@@ -88,15 +89,15 @@ def layers_of(subject: str) -> tuple[str, ...]:
     for name, value in own.items():
         if name.startswith("_") or kind_in(name) is None:
             continue
-        if isinstance(value, type):
-            if _has(value, FORWARDS) and _has(value, BACKWARDS):
-                found.append(name)
+        if framework_of(value) is not None or (
+            isinstance(value, type) and _has(value, FORWARDS) and _has(value, BACKWARDS)
+        ):
+            found.append(name)
         elif inspect.isfunction(value) and "forward" in name and name.replace("forward", "backward") in own:
             found.append(f"{name}+{name.replace('forward', 'backward')}")
     if not found:
-        raise Unusable(
-            f"{place} has no class with forward and backward, and no pair of functions, whose name tells its kind"
-        )
+        forms = "no class with forward and backward, no pair of functions, and nothing of torch's"
+        raise Unusable(f"{place} has no layer whose name tells its kind: {forms}")
     return tuple(f"{place}:{name}" for name in found)
 
 

@@ -183,6 +183,8 @@ def starting_point(subject: Subject, reading: Reading) -> Iterator[Finding]:
     for keyword in ("eps", "momentum"):
         theirs = constructor.defaults.get(keyword)
         ours = kind.optional.get(keyword)
+        if ours is None:  # torch's is the machine's epsilon, which nobody writes down
+            continue
         if keyword in constructor.defaults and keyword in kind.optional and theirs != ours:
             name = constructor.takes[keyword]
             yield Finding(f"{keyword}-default", "", f"{name} defaults to {theirs!r}, torch's {keyword} to {ours!r}")

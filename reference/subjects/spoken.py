@@ -29,6 +29,7 @@ class Spoken:
         path: of the layer's file. build: the lines that make `layer`. form: of the layer.
         forward, backward: what is called with x and with dy.
         cache: whether forward returns (y, cache), which backward takes. modes: what `in_modes` is told of attributes.
+        roles: of a layer of torch's, which stands in `layer`: what its parameters and buffers are, by their own names.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Spoken:
     form: Form
     cache: bool = False
     modes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     def setting(self, parameters: Iterable[str]) -> list[str]:
         """The lines that set gamma and beta, wherever the layer keeps them."""
@@ -73,6 +75,8 @@ def spoken(subject: Subject, case: Case, parameters: Iterable[str]) -> Spoken | 
     """How a program speaks to a layer in a case; None if that takes more than a few lines, or its file is not at hand."""
     if subject.channels_last or subject.form.primed or case.history == ANOTHER:
         return None
+    if hasattr(subject.factory, "adapts"):
+        return _adapted(subject, case, subject.factory.adapts)
     functions = getattr(subject.factory, "functions", None)
     return _pair(subject, case, *functions) if functions else _layer(subject, case, parameters)
 
@@ -128,6 +132,31 @@ def _layer(subject: Subject, case: Case, parameters: Iterable[str]) -> Spoken | 
         backward = f"lambda {given}: {backward}({given}, {form.rate}=0.0)"
     attributes = {mode.name: (mode.training, mode.evaluation) for mode in form.attributes}
     return Spoken(place[0], tuple(lines), forward, backward, form, form.cache, attributes)
+
+
+def _adapted(subject: Subject, case: Case, own: Any) -> Spoken | None:
+    """A module, which is built, or a function, which is told its parameters by name."""
+    place, layer = _place(own), subject.construct(case)
+    if place is None or case.history:
+        return None
+    if hasattr(layer, "adapted"):
+        _, named = subject.constructor.arguments(case)
+        texts = [f"{name}={literal(value)}" for name, value in named.items() if not isinstance(value, np.ndarray)]
+        roles = layer.names_by_role()
+        built = f"layer = their_module.{place[1]}({', '.join(texts)})"
+    else:
+        given = {name: value for name, value in layer.given().items() if value is not None}
+        roles = {
+            name: role for name, value in given.items() for role in ("gamma", "beta") if value is getattr(layer, role)
+        }
+        texts = [f"{name}={name if name in roles else literal(value)}" for name, value in given.items()]
+        if any(isinstance(value, np.ndarray) and name not in roles for name, value in given.items()):
+            return None
+        called = f"their_module.{place[1]}{'' if inspect.isroutine(own) else '.apply'}"
+        if not inspect.isroutine(own):  # whose arguments have no names
+            texts = [text.partition("=")[2] for text in texts]
+        built = f"layer = lambda {', '.join(['x', *roles])}: {called}({', '.join(['x', *texts])})"
+    return Spoken(place[0], (built,), "", "", subject.form, roles=roles)
 
 
 def _pair(subject: Subject, case: Case, forward: Any, backward: Any) -> Spoken | None:

@@ -102,7 +102,7 @@ def _of_function(call: Callable[..., Any], signature: inspect.Signature, own: An
     forward.__name__ = getattr(own, "__name__", kind.name)
     forward.__signature__ = signature  # type: ignore[attr-defined]
     made = from_functions(forward, backward, kind.name)
-    made.adapts = own
+    made.adapts, made.device = own, device
     return made
 
 
@@ -141,8 +141,17 @@ class ModuleLayer:
                 setattr(self, name.replace(".", "_"), _Parameter(self, name))
 
     @property
+    def adapted(self) -> torch.nn.Module:
+        """The module itself."""
+        return self._held[0]
+
+    @property
     def findings(self) -> list[Finding]:
         return self._pass[0].findings if self._pass else []
+
+    def names_by_role(self) -> dict[str, str]:
+        """What its parameters and buffers are, those that are known."""
+        return {name: role for name, role in self._role_of_name.items() if role is not None}
 
     def _named(self, role: str) -> str | None:
         return next((name for name, own in self._role_of_name.items() if own == role), None)
@@ -256,7 +265,8 @@ def _of_module(factory: Callable[..., Any], kind: Kind, device: str) -> Any:
             super().__init__(module, device)
 
     Layer.__name__ = Layer.__qualname__ = getattr(factory, "__name__", kind.name)
+    Layer.__module__ = getattr(factory, "__module__", __name__)
     Layer.like = kind.name
-    Layer.adapts = factory
+    Layer.adapts, Layer.device = factory, device
     Layer.__signature__ = inspect.signature(factory)
     return Layer

@@ -7,7 +7,7 @@ into the caller's, where the protocol looks for it.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,7 +53,11 @@ class Pass:
 
     Attributes:
         findings: what the layer was seen to do that only torch's layers can.
+        twice: whether each backward is done once more, to see whether it gives the same; a process that tries thousands
+            of changes to a layer does without.
     """
+
+    twice: ClassVar[bool] = True
 
     def __init__(self, x: Array, device: str) -> None:
         self.findings: list[Finding] = []
@@ -82,8 +86,9 @@ class Pass:
         dx, gradients = self._once(upstream)
         _write_back(upstream, before, dy)
         found = (_or_none(dx), {name: _or_none(gradient) for name, gradient in gradients.items()})
-        upstream.copy_(tensor_of(before))  # in the same place: where a sum begins in memory changes its order
-        self._again(found, upstream)
+        if self.twice:
+            upstream.copy_(tensor_of(before))  # in the same place: where a sum begins in memory changes its order
+            self._again(found, upstream)
         return found
 
     def _once(self, upstream: torch.Tensor) -> tuple[Any, dict[str, Any]]:

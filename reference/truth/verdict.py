@@ -19,7 +19,7 @@ from reference.truth.exact import QUANTITIES
 from reference.truth.tolerance import tolerance_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """A case and how the subject did."""
 

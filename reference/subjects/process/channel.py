@@ -44,7 +44,11 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={"OPENBLAS_NUM_THREADS": "1", **os.environ},  # threads that take longer to start than they save
+                env={
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "OMP_NUM_THREADS": "1",
+                    **os.environ,
+                },  # threads that take longer to start than they save
                 start_new_session=True,  # with whatever it starts itself; and Ctrl-C is for the parent
                 pass_fds=() if self._stage is None else (self._stage,),
             )

@@ -39,11 +39,11 @@ class Served:
         self._in_a_case = False
 
     def open(
-        self, where: str, like: str | None, channels_last: bool, names: Mapping[str, str], name: str | None
+        self, where: str, like: str | None, channels_last: bool, names: Mapping[str, str], name: str | None, device: str
     ) -> tuple[str, str, bool]:
         """Load a subject; its name, that of its kind, and whether it is another framework's."""
         self._tell("import")
-        layer, kind = opened(where, like)
+        layer, kind = opened(where, like, device)
         self.subject = InProcess(layer, kind, name or where, channels_last, names)
         self.subject.on_stage = self._on_stage
         return self.subject.name, kind.name, self.subject.is_adapted

@@ -20,6 +20,7 @@ from reference.subjects.spoken import Spoken
 RESTARTS = 2  # of a subject that ended its process
 AHEAD = 16  # cases that the child is told of before they are needed
 BRIEFLY = 10.0  # seconds for what is only nice to have
+OPENED = tuple[str, str, bool]  # name, kind, and whether it is another framework's
 
 
 def layers_in(where: str, clock: Clock) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ class Isolated:
     Args:
         where: package.module:Name, path/file.py:Name, or ...:forward+backward.
         like: the kind of layer, where the name does not tell. channels_last, names: as `check` has them.
-        name: for the report.
+        name: for the report. device: where a layer of torch's computes.
 
     Its process starts at once, so that it is up while the parent imports torch. To be closed.
     """
@@ -59,8 +60,9 @@ class Isolated:
         channels_last: bool = False,
         names: Mapping[str, str] | None = None,
         name: str | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.opening = (where, like, channels_last, dict(names or {}), name)
+        self.opening = (where, like, channels_last, dict(names or {}), name, device)
         self.name, self.lost = name or where, ""
         self.read_as: tuple[str, ...] = ()
         self.is_adapted = False
@@ -82,7 +84,7 @@ class Isolated:
         """
         assert self._child is not None
         try:
-            self.name, kind, self.is_adapted = self._child.answer(tuple[str, str, bool], clock)
+            self.name, kind, self.is_adapted = self._child.answer(OPENED, clock)
         except Ended as ended:
             raise Refused(f"{self.opening[0]} cannot be imported: its process {ended} in {self._child.stage}") from None
         except Silent:
@@ -193,7 +195,7 @@ class Isolated:
             self._start()
             assert self._child is not None
             self._child.send("open", *self.opening)
-            self._child.answer(tuple[str, str], clock)
+            self._child.answer(OPENED, clock)
             self._child.send("read", *self._look)
             self._child.answer(None, clock)
         return self._child

@@ -174,7 +174,7 @@ def _held(asked: Asked, report: Any, baseline: "Baseline", options: argparse.Nam
     try:
         worse = baseline.held(report, asked.options["examples"], options.seed)
     except Unusable as error:
-        return report, str(error)
+        return report, str(error) if report.passed else ""  # one that fails is not recorded
     return replace(report, regressions=worse, passed=report.passed and not worse), ""
 
 

@@ -19,14 +19,17 @@ long as delta is at most a deviation. So `start` is zero where that is near enou
 it is the mean as computed from zero. Long sums are cut into short ones. Squares and sums of large numbers may leave the
 range of the dtype: then what was computed says that it is `lost`, and can be had in a wider dtype.
 
-Speed. Large arrays are bound by memory, so the work goes by tiles that stay near, in the second-level cache or almost:
-a tile of x is copied once, to where it will be kept, and all else is done there. Statistics that span several tiles
-need a second sweep, which goes backwards, and so does the whole of backward: what was touched last is nearest. No array
-of full size is made but the output and the one that backward needs. Small arrays are bound by the number of calls.
-Sums go through BLAS. Where a row has one gamma (a channel's space, BatchNorm's columns) all its factors and terms fold
-into one factor and one term, and `kept` is c; elsewhere (a row of features) it is xhat. What broadcasts along a row
-shorter than NumPy's buffer is copied there first, at twice the cost of the operation itself: so where rows are long the
-buffer is as short as can be during a call, and afterwards, however that ends, what it was before.
+Speed. Large arrays are bound by memory, so the work goes by tiles that stay near, in the last-level cache, and are as
+large as that allows, for each costs some twenty calls: a tile of x is copied once, to where it will be kept, and all
+else is done there. Statistics that span several tiles need a second sweep, which goes backwards, and so does the whole
+of backward: what was touched last is nearest. No array of full size is made but the output and the one that backward
+needs. Small arrays are bound by the number of calls.
+Sums go through BLAS, and so does what is made of two rows, each with a factor, in one sweep where NumPy takes three. To
+BLAS the two must be the rows of a matrix, the same way apart for all rows of a tile: so what is kept, and a tile in
+which to work, are parts of one `memory`. Where a row has one gamma (a channel's space, BatchNorm's columns) all its
+factors and terms fold into one factor and one term, and `kept` is c; elsewhere (a row of features) it is xhat. What
+broadcasts along a row shorter than NumPy's buffer is copied there first, at twice the cost of the operation itself: so
+where rows are long the buffer is shorter during a call, and afterwards, however that ends, what it was before.
 """
 
 from collections.abc import Iterator
@@ -38,11 +41,13 @@ import numpy as np
 
 from npnorm import summing
 from npnorm.arguments import Array
-from npnorm.summing import like, over_batch, over_last, over_space, total_of
+from npnorm.summing import combine, like, over_batch, over_last, over_space, total_of
 
-TILE = 5 << 15  # numbers in a tile, about; a few of these fit the second-level cache, or almost
+TILE = 5 << 16  # numbers in a tile, about; a few of these fit the last-level cache
 LONG = 1 << 9  # a row from which it is better not to copy what broadcasts along it
-BUFFER = 16  # numbers in NumPy's buffer while rows are long, the fewest it takes: see Speed above
+BUFFER = 1 << 8  # numbers in NumPy's buffer while rows are long; fewer, and a change of dtype takes long
+COMBINED = 1 << 6  # a row from which BLAS combines it with another in less time than NumPy,
+LARGE = 1 << 16  # and numbers of an array from which that is worth the calls that prepare it
 CACHE_LINE = 64  # bytes
 
 Slices = tuple[slice, ...]  # empty: all of it
@@ -53,6 +58,7 @@ class Tile(NamedTuple):
 
     numbers: Slices  # in a canonical array
     parameters: Slices  # in what has the shape of gamma
+    start: int = 0  # its first number's place in that array
 
 
 Part = tuple[Tile, ...]
@@ -72,11 +78,16 @@ class Tiling:
         self.folds = across_batch or space > 1
         self.parts = tuple(self._parts()) if prod(shape) else ()
         tiles = [tile.numbers for part in self.parts for tile in part]
-        self.largest = max((prod(at.stop - at.start for at in tile) for tile in tiles), default=0)
+        largest = max((prod(at.stop - at.start for at in tile) for tile in tiles), default=0)
         self.single = len(self.parts) == 1 == len(self.parts[0])
         if self.single:
             self.parts = ((Tile((), ()),),)
-        self.long_rows = (space if space > 1 else channels) >= LONG
+        row = space if space > 1 else channels
+        self.long_rows = row >= LONG
+        self.size = prod(shape)
+        self.combines = not across_batch and row >= COMBINED and self.size >= LARGE
+        self.work = -(-self.size // CACHE_LINE) * CACHE_LINE  # where in `memory` the tile to work in begins
+        self.memory = self.work + largest if self.combines or not self.single else self.size  # how many numbers it has
 
     def _parts(self) -> Iterator[Part]:
         batch, groups, channels, space = self.shape
@@ -87,10 +98,11 @@ class Tiling:
                 yield tuple(Tile((a, one, k, s), (one, k)) for a in samples for s in _cuts(space, 1))
             return
         group = channels * space
-        for a in _cuts(batch, groups * group):
-            for g in _cuts(groups, group * (a.stop - a.start)):
-                chunks = _cuts(channels, space * (g.stop - g.start) * (a.stop - a.start))
-                yield tuple(Tile((a, g, k, s), (g, k)) for k in chunks for s in _cuts(space, 1))
+        for a in _cuts(batch, groups * group):  # of what is cut there is one in a tile, which so is all in one piece
+            for g in _cuts(groups, group):
+                start = (a.start * groups + g.start) * group
+                places = [(k, s) for k in _cuts(channels, space) for s in _cuts(space, 1)]
+                yield tuple(Tile((a, g, k, s), (g, k), start + k.start * space + s.start) for k, s in places)
 
 
 tiling = lru_cache(maxsize=256)(Tiling)
@@ -129,7 +141,7 @@ class Gradients(NamedTuple):
 def normalize(
     x: Array,
     y: Array,
-    kept: Array,
+    memory: Array,
     tiling: Tiling,
     gamma: Array | None,
     beta: Array | None,
@@ -140,24 +152,24 @@ def normalize(
     """y = gamma * xhat + beta with xhat = (x - mean) * rstd and rstd = 1 / sqrt(var + eps); the statistics by part.
 
     gamma and beta come as (G, K, 1). `center=False` leaves the mean out of all of it, as RMSNorm does. `given`, a
-    mean and a variance of gamma's shape, stand in for those of x, as in BatchNorm's eval mode. Writes `y` and `kept`;
-    x may be `y`.
+    mean and a variance of gamma's shape, stand in for those of x, as in BatchNorm's eval mode. Writes `y`, which x may
+    be, and `memory`, flat and as large as the tiling says.
     """
     buffer = np.setbufsize(BUFFER) if tiling.long_rows else None
     try:
-        work, added = _workspace(tiling, x.dtype), _number(eps, x.dtype)
+        (kept, work), added = _divided(memory, tiling), _number(eps, x.dtype)
         statistics = []
         for part in tiling.parts:
             if given is None:
                 found = _statistics(x, kept, work, tiling, part, added, center)
             else:
                 mean, var = (array[part[0].parameters][None] for array in given)
-                for at, _ in part:
+                for at, _, _ in part:
                     np.subtract(x[at], mean, out=kept[at])
                 lost = not _all(np.isfinite(mean * mean + var))
                 found = Statistics(mean, var, _rstd(var + added), np.zeros(mean.shape, mean.dtype), lost)
             rstd, delta = found.rstd, found.delta
-            for at, of in reversed(part):
+            for at, of, _ in reversed(part):
                 z, out = kept[at], y[at]
                 weight = None if gamma is None else gamma[of]
                 offset = None if beta is None else beta[of]
@@ -192,7 +204,7 @@ def _statistics(
     def moments(start: Array | None) -> tuple[Array, Array, Array]:
         """The mean of c = x - start, or of x itself, the square of that mean, and the variance; c is in `kept`."""
         sums, squares = [], []
-        for at, _ in part:
+        for at, _, _ in part:
             c = kept[at]
             if start is None:
                 np.copyto(c, x[at])
@@ -230,7 +242,7 @@ def _statistics(
 def gradients(
     dy: Array,
     dx: Array,
-    kept: Array,
+    memory: Array,
     tiling: Tiling,
     gamma: Array | None,
     statistics: list[Statistics],
@@ -240,11 +252,12 @@ def gradients(
     """Writes dx = rstd * (d - mean(d) - xhat * mean(d * xhat)) with d = gamma * dy; gives dgamma and dbeta.
 
     dgamma = sum(dy * xhat) and dbeta = sum(dy) over all that shares a gamma. No mean(d) where `center` is False;
-    dx = rstd * d where mean and variance are `constant`. `dx` may be dy.
+    dx = rstd * d where mean and variance are `constant`. `dx` may be dy. `memory` is that of `normalize`; what is kept
+    in it stays, so that there may be another backward.
     """
     buffer = np.setbufsize(BUFFER) if tiling.long_rows else None
     try:
-        work = _workspace(tiling, dy.dtype)
+        kept, work = _divided(memory, tiling)
         lost = False
         parameters = tiling.shape[1:3]
         shares = (
@@ -269,17 +282,22 @@ def gradients(
                 slope *= rstd
                 level -= slope * found.delta
             lost = lost or not isfinite(np.vdot(level, slope))
-            for at, of in reversed(part):
+            for at, of, start in reversed(part):
                 d, out, scale = dy[at], dx[at], rstd
-                if gamma is not None:
-                    if tiling.folds:
-                        scale = rstd * gamma[of]
-                    else:
-                        d = np.multiply(d, gamma[of], out=out)
-                np.multiply(d, scale, out=out)
-                if constant:
-                    continue
-                out -= np.multiply(kept[at], slope, out=like(out, work))
+                first = like(out, work) if tiling.combines else None
+                if gamma is not None and tiling.folds:
+                    scale = rstd * gamma[of]
+                elif gamma is not None:
+                    d = np.multiply(d, gamma[of], out=out if first is None else first)
+                if first is not None:
+                    if d is not first:
+                        np.copyto(first, d)
+                    combine(memory, (start, tiling.work), (-slope, scale), out)
+                else:
+                    np.multiply(d, scale, out=out)
+                    if constant:
+                        continue
+                    out -= np.multiply(kept[at], slope, out=like(out, work))
                 if center:
                     out -= level
         if not tiling.across_batch:  # there `level` and `slope` are made of the same sums
@@ -303,7 +321,7 @@ def _means(
     """mean(d) and mean(d * xhat) of a part, and what it has of dbeta and dgamma."""
     rstd, delta = found.rstd[..., 0], found.delta[..., 0]
     sums, products, pieces = [], [], []
-    for at, of in part:
+    for at, of, _ in part:
         d, d_xhat = over_space(dy[at]), over_space(dy[at], kept[at], work)
         if tiling.across_batch:
             sums.append(over_batch(d))
@@ -330,9 +348,11 @@ def _cuts(length: int, numbers: int, least: int = 1) -> list[slice]:
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
-def _workspace(tiling: Tiling, dtype: np.dtype) -> Array | None:
-    """Where products of tiles go, tile after tile; a single one gets fresh memory."""
-    return None if tiling.single else room((tiling.largest,), dtype)
+def _divided(memory: Array, tiling: Tiling) -> tuple[Array, Array | None]:
+    """What is kept for backward, and where to work, tile after tile; None where products get fresh memory."""
+    if tiling.memory == tiling.size:
+        return memory.reshape(tiling.shape), None
+    return memory[: tiling.size].reshape(tiling.shape), memory[tiling.work :]
 
 
 def _all(conditions: Array) -> bool:

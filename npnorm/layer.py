@@ -24,7 +24,7 @@ class Memory(NamedTuple):
     tiling: kernel.Tiling
     gamma: Array | None
     parameter_dtypes: tuple[np.dtype | None, np.dtype | None]  # of gamma and beta, where there are
-    kept: Array
+    kept: Array  # the kernel's `memory`
     statistics: list[kernel.Statistics]
     constant: bool  # mean and variance were given, not computed from x
 
@@ -201,7 +201,7 @@ class Normalization:
         memory, self._memory = self._memory, None
         if memory is not None and memory.tiling is tiling and memory.kept.dtype == dtype:
             return memory.kept
-        return kernel.room(tiling.shape, dtype)
+        return kernel.room((tiling.memory,), dtype)
 
     def _parameter(self, name: str, dtype: np.dtype, tiling: kernel.Tiling) -> Array | None:
         """A copy of gamma or beta, or a running statistic, as the kernel takes it."""

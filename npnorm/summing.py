@@ -1,4 +1,4 @@
-"""Sums of tiles that neither drift nor take long: BLAS adds short runs, and then the runs' sums.
+"""Sums of tiles that neither drift nor take long: BLAS adds short runs, and then the runs' sums; and sums of two tiles.
 
 In a long run of float32 the roundoff of each step is one of a sum that has grown; numbers of one sign drift by hundreds
 of them. This module must not know what is summed, nor what for; it sees tiles of canonical arrays, (A, G, K, S).
@@ -12,12 +12,35 @@ from npnorm.arguments import Array
 
 RUN = 1 << 10  # the most numbers of a row that BLAS adds in one go: a few roundoffs; a shorter tile is all overhead
 SHORT = 1 << 7  # the most numbers of a row that a product with a vector may add
+STRETCH = 1 << 12  # the most numbers of two rows that BLAS adds in one go; with more it asks for help of other threads
 ROWS = 1 << 4  # the most rows that BLAS adds in one go, one after the other
 
 
 def like(tile: Array, work: Array | None) -> Array | None:
     """Room of the shape of the tile."""
     return None if work is None else work[: tile.size].reshape(tile.shape)
+
+
+def combine(memory: Array, starts: tuple[int, int], factors: tuple[Array, Array], out: Array) -> None:
+    """Writes to each row of a tile the sum of two rows of `memory`, each times its factor.
+
+    Args:
+        memory: flat.
+        starts: where the first row of the one and of the other is; all that follow are side by side.
+        factors: of the one and of the other, of shapes that broadcast to the tile's with a last axis of 1.
+        out: the tile, contiguous.
+    """
+    batch, groups, channels, space = out.shape
+    table = np.empty((batch, groups, channels if space > 1 else 1, 2), out.dtype)
+    table[..., :1], table[..., 1:] = factors
+    rows, size = table.size // 2, out.itemsize
+    length = out.size // rows
+    strides = (length * size, (starts[1] - starts[0]) * size, size)
+    pairs = np.ndarray((rows, 2, length), out.dtype, memory, starts[0] * size, strides)
+    left, results = table.reshape(rows, 1, 2), out.reshape(rows, 1, length)
+    for begin in range(0, length, STRETCH):
+        at = slice(begin, begin + STRETCH)
+        np.matmul(left, pairs[..., at], out=results[..., at])
 
 
 def over_space(a: Array, b: Array | None = None, work: Array | None = None) -> Array:

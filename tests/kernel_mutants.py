@@ -75,7 +75,7 @@ MUTANTS = (
     ),
     Mutant(
         "a gradient through the running statistics",
-        "                if constant:\n                    continue\n",
+        "                    if constant:\n                        continue\n",
         "",
         _verdict("BatchNorm-dx-float64-4D"),
     ),
@@ -87,7 +87,7 @@ MUTANTS = (
     ),
     Mutant(
         "gamma left out of the first term",
-        "d = np.multiply(d, gamma[of], out=out)",
+        "d = np.multiply(d, gamma[of], out=out if first is None else first)",
         "pass",
         _verdict("RMSNorm-dx-float32-2D"),
     ),
@@ -114,6 +114,18 @@ MUTANTS = (
         "dbeta[of] += d_sum",
         "dbeta[of] = d_sum",
         "tests/test_kernel.py::test_the_answers_do_not_depend_on_the_tiles",
+    ),
+    Mutant(
+        "a tile that is looked for beside its place",
+        "start + k.start * space + s.start",
+        "start + k.start + s.start",
+        "tests/test_kernel.py::test_the_answers_do_not_depend_on_the_tiles",
+    ),
+    Mutant(
+        "a work tile that lies on what is kept",
+        "self.work = -(-self.size // CACHE_LINE) * CACHE_LINE",
+        "self.work = -(-self.size // CACHE_LINE) * CACHE_LINE - CACHE_LINE",
+        "tests/test_kernel.py::test_nothing_is_shared_with_the_caller",
     ),
     Mutant(
         "NumPy's buffer left as it is in a call",

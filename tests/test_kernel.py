@@ -19,7 +19,7 @@ from npnorm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, kerne
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
-TILE, RUN, ROWS = 24, 5, 3  # numbers, in place of the kernel's own
+TILE, RUN, ROWS, COMBINED, STRETCH = 24, 5, 3, 4, 3  # numbers, in place of the kernel's own
 
 LAYERS: dict[str, tuple[Callable[[Shape], Any], int]] = {  # how to build it, and the least rank of x
     "GroupNorm": (lambda shape: GroupNorm(2, shape[1]), 2),
@@ -59,7 +59,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
     def by(**sizes: int) -> None:
         for name, size in sizes.items():
-            monkeypatch.setattr(kernel if name == "TILE" else summing, name, size)
+            monkeypatch.setattr(kernel if hasattr(kernel, name) else summing, name, size)
         forget()
 
     yield by
@@ -68,7 +68,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def small_tiles(cut: Callable[..., None]) -> None:
-    cut(TILE=TILE, RUN=RUN, ROWS=ROWS)
+    cut(TILE=TILE, RUN=RUN, ROWS=ROWS, COMBINED=COMBINED, LARGE=0, STRETCH=STRETCH)
 
 
 def build(name: str, shape: Shape, dtype: str = "float64") -> Any:
@@ -158,11 +158,15 @@ def test_tiles_cover_the_array_once_and_parts_hold_their_statistics(shape: Shape
     if across_batch:
         shape = (shape[0], 1, *shape[2:])
     tiling = kernel.Tiling(shape, across_batch)
-    times = np.zeros(shape, int)
+    times, places = np.zeros(shape, int), np.arange(np.prod(shape)).reshape(shape)
     for part in tiling.parts:
         whole = np.zeros(shape, int)
-        for tile, _ in part:
+        for tile, _, start in part:
             assert times[tile].size <= 2 * TILE + RUN
+            if tiling.combines:
+                assert np.array_equal(places[tile].reshape(-1), start + np.arange(places[tile].size)), (
+                    "not in one piece"
+                )
             times[tile] += 1
             whole[tile] = 1
         shares = whole.any(axis=(0, 1, 3)) if across_batch else whole.any(axis=(2, 3))
@@ -332,10 +336,13 @@ def test_no_full_size_temporaries(name: str, normal: Callable[..., Array], cut: 
     assert backward <= x.nbytes + tiles
 
 
+@pytest.mark.parametrize("tiles", ["as they are", "small"])
 @pytest.mark.parametrize("shape", [(1, 4, 2), (6, 4, 5), (64, 32, 64)], ids=str)
 @pytest.mark.parametrize("name", LAYERS)
-def test_nothing_is_shared_with_the_caller(name: str, shape: Shape) -> None:
+def test_nothing_is_shared_with_the_caller(name: str, shape: Shape, tiles: str, cut: Callable[..., None]) -> None:
     """Whatever the caller does to its arrays between and after the calls, the answers are those of the first time."""
+    if tiles == "small":
+        cut(TILE=max(TILE, shape[0] * shape[1] * shape[2] // 5), COMBINED=COMBINED, LARGE=0)
     rng = np.random.default_rng(8)
     x, dy = rng.normal(size=(2, *shape))
     layer = build(name, shape)
@@ -353,6 +360,24 @@ def test_nothing_is_shared_with_the_caller(name: str, shape: Shape) -> None:
             if value is not None:
                 np.testing.assert_array_equal(value, expected[quantity], err_msg=quantity)
                 value[...] = 5.0
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(
+    ("shape", "across_batch"), [((5, 2, 3, 7), False), ((5, 1, 20, 1), False), ((5, 1, 8, 7), True)]
+)
+def test_what_was_in_the_memory_before_is_no_part_of_the_answer(shape: Shape, across_batch: bool) -> None:
+    """Fresh memory may hold anything, NaN included, which times 0 is NaN."""
+    tiling = kernel.Tiling(shape, across_batch)
+    x, dy = np.random.default_rng(13).normal(size=(2, *shape))
+    found = []
+    for before in (0.0, np.nan):
+        memory, y, dx = np.full(tiling.memory, before), np.full(shape, before), np.full(shape, before)
+        statistics = kernel.normalize(x, y, memory, tiling, None, None, 1e-5)
+        gradients = kernel.gradients(dy, dx, memory, tiling, None, statistics)
+        found.append((y, dx, gradients.dgamma, gradients.dbeta))
+    for clean, spoilt in zip(*found, strict=True):
+        np.testing.assert_array_equal(clean, spoilt)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -391,17 +416,17 @@ def test_called_directly_the_kernel_leaves_numpy_as_it_was(
     """Its short buffer does not depend on the caller to be undone."""
     tiling = kernel.tiling(shape, across_batch)
     x, dy = np.random.default_rng(10).normal(size=(2, *shape))
-    kept, y, dx = (np.empty(shape) for _ in range(3))
+    memory, y, dx = np.empty(tiling.memory), np.empty(shape), np.empty(shape)
     with np.errstate():
-        statistics = kernel.normalize(x, y, kept, tiling, None, None, 1e-5)
+        statistics = kernel.normalize(x, y, memory, tiling, None, None, 1e-5)
     y.flags.writeable = dx.flags.writeable = not fails
 
     during: list[int] = []
-    workspace = kernel._workspace
-    monkeypatch.setattr(kernel, "_workspace", lambda *of: during.append(np.getbufsize()) or workspace(*of))
+    divided = kernel._divided
+    monkeypatch.setattr(kernel, "_divided", lambda *of: during.append(np.getbufsize()) or divided(*of))
     for call in (
-        lambda: kernel.normalize(x, y, kept, tiling, None, None, 1e-5),
-        lambda: kernel.gradients(dy, dx, kept, tiling, None, statistics),
+        lambda: kernel.normalize(x, y, memory, tiling, None, None, 1e-5),
+        lambda: kernel.gradients(dy, dx, memory, tiling, None, statistics),
     ):
         with np.errstate(over="raise", under="warn"):
             np.setbufsize(4096)

@@ -99,7 +99,7 @@ def test_float16_is_computed_in_float32(like: str) -> None:
         dtype = "float16" if quantity in ("y", "dx") else "float32"
         # y and dx are rounded once at the end, to half a unit in the last place of float16
         allowed = 1.01 if dtype == "float16" else 16.0
-        verdict = compare(quantity, value, exact.exact[quantity], exact.scale[quantity], dtype, allowed)
+        verdict = compare(quantity, value, exact.exact[quantity], exact.terms[quantity], dtype, allowed)
         assert verdict.passed, f"{verdict} in {case}"
 
 

@@ -44,6 +44,8 @@ def z() -> Array:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(kernel, "TILE", 24)
+    monkeypatch.setattr(kernel, "COMBINED", 4)
+    monkeypatch.setattr(kernel, "LARGE", 0)
     monkeypatch.setattr(summing, "RUN", 5)
     kernel.tiling.cache_clear()
     summing._runs.cache_clear()

@@ -73,6 +73,14 @@ def test_fix_is_written_and_fixes_it(my_layers, capsys):
     assert capsys.readouterr().out.splitlines()[-1] in TEXT
 
 
+def test_session_with_torch_is_the_commands_output(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_norms.py").write_text(_block("class RMSNormFunction"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["my_norms.py:RMSNormFunction", "--fix-seconds", "60"]) == 1
+    printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    assert _without_figures(_block("wrong in 122 of 130 probes")).strip() in _without_figures(printed)
+
+
 def test_first_output_is_the_commands(capsys):
     assert main(["npnorm:GroupNorm"]) == 0
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())

@@ -146,9 +146,26 @@ def tensor_of(array: Array, device: str = "cpu") -> torch.Tensor:
         raise ValueError("torch has no tensors with a negative stride")
     own = np.array(array)
     flat = torch.from_numpy(own.view(np.int16)).view(torch.bfloat16) if _is_bfloat16(own) else torch.from_numpy(own)
-    strides = [abs(stride) // array.itemsize for stride in array.strides]
-    tensor = torch.empty_strided(array.shape, strides, dtype=flat.dtype, device=device)
+    tensor = torch.empty_strided(array.shape, _strides_of(array), dtype=flat.dtype, device=device)
     return tensor.copy_(flat)
+
+
+def _strides_of(array: Array) -> list[int]:
+    """The strides of a tensor that lies as an array does; of axes of one number, which may have any, those that torch gives.
+
+    torch tells by them whether channels come last, and what has strides that its own tensors never have is misread:
+    BatchNorm2d's backward on the CPU gives gradients that have nothing to do with dy (torch 2.13).
+    """
+    own = [abs(stride) // array.itemsize for stride in array.strides]
+    order = list(range(array.ndim))
+    orders = [order, [0, *order[2:], 1]] if array.ndim > 2 else [order]
+    for axes in orders:  # outermost first
+        usual, step = own.copy(), 1
+        for axis in reversed(axes):
+            usual[axis], step = step, step * max(array.shape[axis], 1)
+        if all(a == b for a, b, size in zip(own, usual, array.shape, strict=True) if size > 1):
+            return usual
+    return own
 
 
 def array_of(tensor: torch.Tensor) -> Array:

@@ -19,9 +19,11 @@ line it writes to first (write = 2):
     torch            x 1, y 2                     dy 1, x 1, dx 2                   7
     npnorm           x 1, copy 2, y 2             dy 1, copy 1, dx 2                9
 
-and NumPy does one operation at a time, so that a tile is swept from the second-level cache once an operation, while
-torch's loops do their arithmetic as the numbers arrive: LayerNorm sweeps it 7 times forward and 10 times backward,
-GroupNorm and BatchNorm of images 5 and 6.
+and NumPy does one operation at a time, so that a tile is swept from the cache once an operation, while torch's loops do
+their arithmetic as the numbers arrive: LayerNorm sweeps it 7 times forward and 8 times backward, GroupNorm of images 5
+and 5, BatchNorm of images 5 and 6. A sweep takes 0.05 (a sum) to 0.14 ns a number where the tile is in a cache, and 0.1
+(read) to 0.25 (written) more where the array comes from memory: for LayerNorm on (8, 512, 768) that is 1.3 for the
+sweeps, 0.9 for memory and 0.2 for the calls, a few hundred, where torch takes 1.2 for all.
 
 Why a small row may stay above 1. The arithmetic is nothing there, the calls are all: LayerNorm on (4, 8) takes about 20
 NumPy operations forward and 16 backward, of 0.3 to 0.7 us each on a quiet machine, and half as much again in views,

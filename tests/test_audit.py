@@ -17,6 +17,7 @@ from reference.auditing.changes import Edited
 from reference.auditing.cover import cover, refuted
 from reference.auditing.mutants import evenly
 from reference.auditing.runner import NotAudited, command_of
+from reference.auditing.warm import of_program
 from reference.command.main import main
 from reference.diagnosis.faults import FAULTS
 from reference.repair.edits import Edit
@@ -175,6 +176,28 @@ def test_a_wrong_layer_is_refused(folder, capsys):
     assert "is wrong itself in dx" in " ".join(capsys.readouterr().err.split())
 
 
+PROGRAM = """import sys
+what = sys.argv[1]
+if what == "raises":
+    raise ValueError
+if what == "asserts":
+    assert 1 == 2
+sys.exit({"zero": 0, "three": 3, "none": None, "text": "said"}.get(what, 0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code"), [("zero", 0), ("three", 3), ("none", 0), ("text", 1), ("raises", 1), ("asserts", 1), ("ends", 0)]
+)
+def test_program_in_a_fork_has_the_exit_code_that_it_has_by_itself(tmp_path, monkeypatch, what, code):
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    script = tmp_path / "script.py"
+    script.write_text(PROGRAM)
+    assert of_program([str(script), what]) == code
+    assert subprocess.run([sys.executable, str(script), what], capture_output=True, check=False).returncode == code
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -209,7 +232,11 @@ def test_commands_of_pytest_are_told(tmp_path):
     assert (command.python, command.arguments, command.here) == (str(python), ("-q", "a b.py"), True)
     assert command.variables == {"A": "1"}
     assert not command_of(f"cd x && {python} -m pytest", tmp_path).words  # for a shell
-    assert not command_of(f"{python} script.py", tmp_path).python
+    program = command_of(f"{python} script.py -v", tmp_path)
+    assert (program.python, program.program, program.here) == (str(python), ("script.py", "-v"), False)
+    module = command_of(f"{python} -m unittest -q", tmp_path)
+    assert (module.python, module.program, module.here) == (str(python), ("-m", "unittest", "-q"), True)
+    assert not command_of(f"{python} -W error script.py", tmp_path).python, "options of Python's own: a process each"
     with pytest.raises(NotAudited, match="No closing quotation"):
         command_of("pytest 'a", tmp_path)
 

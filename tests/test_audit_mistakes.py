@@ -9,8 +9,11 @@ import pytest
 
 import reference
 from npnorm import BatchNorm
+from reference.auditing.blindness import table
 from reference.auditing.planted import packed, plant
 from reference.auditing.planting import address_of, mistakes_of, with_mistake
+from reference.auditing.witness import seen
+from reference.cases.scope import Scope
 from reference.kinds import kind_named
 from reference.subjects.guard import Clock
 from reference.subjects.in_process import InProcess
@@ -74,6 +77,34 @@ def test_what_cannot_be_followed_is_noted_and_left_as_it_is(monkeypatch):
     vars(empty).update(vars(right))
     assert np.array_equal(empty.backward(x**2), right.backward(x**2))
     assert noted
+
+
+def test_witness_writes_down_what_is_tried(monkeypatch, tmp_path):
+    base = MyLayerNorm
+    owner = derived(base)
+    address = addressed(owner, "LayerNorm", monkeypatch)
+    record, noted = tmp_path / "record", []
+    plant({"MyLayerNorm": owner}, packed(address), lambda: noted.append(1), str(record))
+    rows = {row.id: row for row in table(Scope(kind_named("LayerNorm"), (2, 3, 4, 5)))}
+
+    def lacking():
+        """The restrictions that all that was tried has."""
+        tried = seen(record, kind_named("LayerNorm"))
+        return {id for id, row in rows.items() if row.of == "cases" and all(map(row.holds, tried))}
+
+    layer, rng = owner(4), np.random.default_rng(0)
+    x = rng.normal(size=(4, 4))
+    layer.forward(x)
+    layer.backward(np.ones((4, 4)))
+    assert {"gamma-of-ones", "dy-of-ones", "only-2d", "equal-sizes", "first-call", "usual-eps", "float64"} <= lacking()
+    layer.gamma = rng.normal(size=4)
+    layer.forward(x)
+    layer.backward(x)
+    assert not lacking() & {"gamma-of-ones", "dy-of-ones", "first-call"}
+    assert {"only-2d", "equal-sizes", "usual-eps", "always-affine", "one-normalized-axis"} <= lacking()
+    owner((3, 4), eps=0.1, elementwise_affine=False).forward(rng.normal(3, 1, size=(1, 2, 3, 4)).astype(np.float32))
+    assert not lacking() & {"only-2d", "equal-sizes", "usual-eps", "always-affine", "one-normalized-axis", "float64"}
+    assert not noted
 
 
 def test_only_mistakes_with_a_formula_are_planted():

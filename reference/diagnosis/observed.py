@@ -67,6 +67,6 @@ def _apart(refused: list[Trial], others: Sequence[Trial]) -> str:
     options -= {pair for trial in others for pair in trial.case.config}
     if options:
         return ", ".join(f"{name}={value!r}" for name, value in sorted(options, key=str))
-    when = conditions([*others, *refused], lambda trial: trial in refused)
+    when = conditions([*others, *refused], lambda trial: any(trial is one for one in refused))
     more = f", and {len(refused) - 1} like it" if len(refused) > 1 else ""
     return f"cases {' and '.join(when)}" if when else f"{refused[0].case}{more}"

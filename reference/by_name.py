@@ -31,12 +31,25 @@ class Asked:
         where: the SUBJECT by which it is loaded. shown: the SUBJECT as the user wrote it.
         options: of `check`, as like, accept, names, ndims.
         folder: from which modules are imported too, "" for the current one alone.
+        of_layers: where it is every layer of a file, the options of those that have their own, by name; None for one that is
+            asked for by itself.
     """
 
     where: str
     shown: str
     options: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
+    of_layers: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+
+    def with_options(self, options: Mapping[str, Any]) -> "Asked":
+        """The same with some options in the place of its own."""
+        of_layers = {name: None if own is None else {**own, **options} for name, own in self.of_layers.items()}
+        return replace(self, options={**self.options, **options}, of_layers=of_layers)
+
+    def with_defaults(self, options: Mapping[str, Any]) -> "Asked":
+        """The same with some options where it has none."""
+        of_layers = {name: None if own is None else {**options, **own} for name, own in self.of_layers.items()}
+        return replace(self, options={**options, **self.options}, of_layers=of_layers)
 
     @property
     def name(self) -> str:
@@ -57,7 +70,11 @@ class Asked:
         with self._importable():
             found = layers_in(self.where, Clock(self.options.get("timeout") or LOADING))
         for where in found:
-            yield replace(self, where=where, shown=f"{parts_of(self.shown)[0]}:{parts_of(where)[1]}")
+            name = parts_of(where)[1]
+            options = self.of_layers.get(name, self.options)
+            if options is not None:
+                shown = f"{parts_of(self.shown)[0]}:{name}"
+                yield replace(self, where=where, shown=shown, options=options, of_layers={})
 
     def kind(self) -> Kind:
         """The kind of layer that it is: as its options say, or its name; else it is loaded and asked.

@@ -2,6 +2,7 @@
 
     [tool.normcheck]                  # for all of them
     dtypes = ["float32"]
+    baseline = "tests/baseline.json"  # of the command
 
     [[tool.normcheck.subjects]]
     subject = "my_layers.py:MyBatchNorm"
@@ -14,14 +15,14 @@ one file and imports nothing that is named in it.
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from reference.by_name import Asked
 from reference.dtypes import DTYPES
 from reference.kinds import KINDS
-from reference.subjects.loading import Unusable, parts_of
+from reference.subjects.loading import ALL, Unusable, parts_of
 
 NAMES = (  # what a layer's own words can be said for
     *("gamma", "beta", "dgamma", "dbeta", "running_mean", "running_var", "forward", "backward", "training"),
@@ -39,18 +40,29 @@ class Configuration:
     Attributes:
         file: that says it; None where there is none.
         subjects: with their options. defaults: the options of all others.
+        baseline: the file that the command holds them against, if one is said.
     """
 
     file: Path | None = None
     subjects: list[Asked] = field(default_factory=list)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Path | None = None
 
     def asked(self, subject: str) -> Asked:
         """A subject that was named otherwise, as on a command line: with its options if it is one of these."""
+        own = {name: one.options for name, one in self._layers_of(subject).items()}
         for one in self.subjects:
             if _same(one.where, subject):
-                return Asked(subject, subject, one.options, one.folder)
-        return Asked(subject, subject, self.defaults)
+                return Asked(subject, subject, one.options, one.folder, own)
+        return Asked(subject, subject, self.defaults, of_layers=own)
+
+    def _layers_of(self, subject: str) -> dict[str, Asked]:
+        """The subjects of the file of one that stands for all of them."""
+        if not subject.endswith(f":{ALL}"):
+            return {}
+        place = subject.removesuffix(ALL)
+        named = {parts_of(one.where)[1]: one for one in self.subjects}
+        return {name: one for name, one in named.items() if name != ALL and _same(one.where, place + name)}
 
 
 def configuration_for(folder: Path) -> Configuration:
@@ -115,7 +127,12 @@ OPTIONS = {
     ),
     "strict": _Option("true or false", lambda value: isinstance(value, bool)),
     "timeout": _Option("seconds, more than 0", lambda value: type(value) in (int, float) and value > 0, float),
+    "examples": _Option("a number of random cases, at least 0", lambda value: type(value) is int and value >= 0),
+    "fix_seconds": _Option(
+        "seconds of search for a fix, 0 for none", lambda value: type(value) in (int, float) and value >= 0, float
+    ),
 }
+BASELINE = _Option("the name of a file", lambda value: isinstance(value, str) and bool(value), Path)
 
 
 def _read(file: Path, table: Any) -> Configuration:
@@ -124,7 +141,10 @@ def _read(file: Path, table: Any) -> Configuration:
     entries = table.get("subjects", [])
     if not isinstance(entries, list):
         raise _wrong(file, f"{TABLE}.subjects", f"an array of tables, [[{TABLE}.subjects]]", entries)
-    defaults = _options(file, TABLE, table, ("subjects",))
+    baseline = table.get("baseline")
+    if "baseline" in table and not BASELINE.fits(baseline):
+        raise _wrong(file, f"{TABLE}, baseline", BASELINE.expected, baseline)
+    defaults = _options(file, TABLE, table, ("subjects", "baseline"))
     subjects: list[Asked] = []
     for number, entry in enumerate(entries, 1):
         where = f"{TABLE}.subjects, number {number}"
@@ -141,7 +161,10 @@ def _read(file: Path, table: Any) -> Configuration:
         options = defaults | _options(file, where, entry, ("subject",))
         path = f"{_from_here(file.parent / place)}:{name}" if _is_file(place) else shown
         subjects.append(Asked(path, shown, options, str(file.parent)))
-    return Configuration(file, subjects, defaults)
+    found = Configuration(file, subjects, defaults, baseline and Path(_from_here(file.parent / baseline)))
+    # one that is named by itself is not checked once more with all others of its file
+    apart = [replace(one, of_layers=dict.fromkeys(found._layers_of(one.where))) for one in subjects]
+    return replace(found, subjects=apart)
 
 
 def _options(file: Path, where: str, table: Mapping[str, Any], others: Iterable[str]) -> dict[str, Any]:

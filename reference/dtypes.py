@@ -59,4 +59,6 @@ def is_real(dtype: np.dtype) -> bool:
 
 def carried(array: Array) -> Array:
     """`array` in a dtype of NumPy's own that holds each of its numbers: float32 for bfloat16, else as it is."""
+    if array.dtype.kind in "biuf":  # a dtype's name is put together anew each time that it is asked for
+        return array
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array

@@ -16,8 +16,13 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
     os.environ.pop(variable, None)
 
+# The tests start hundreds of processes of ours, each of which would compile all of our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 from collections import Counter  # noqa: E402 - NumPy reads these variables when it is imported
 from collections.abc import Callable  # noqa: E402
+from functools import lru_cache  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import ModuleType  # noqa: E402
 from typing import Any  # noqa: E402
@@ -47,8 +52,9 @@ settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "d
 
 @pytest.fixture(scope="session")
 def normal() -> Callable[..., NDArray[Any]]:
-    """`normal(shape, seed=0, dtype="float64")`: standard normal numbers in an array that is not writeable."""
+    """`normal(shape, seed=0, dtype="float64")`: standard normal numbers in an array that is not writeable, and so shared."""
 
+    @lru_cache(maxsize=64)
     def draw(shape: tuple[int, ...] | int, seed: int = 0, dtype: str = "float64") -> NDArray[Any]:
         array = np.random.default_rng((seed, 77)).standard_normal(shape).astype(dtype)
         array.flags.writeable = False
@@ -77,6 +83,11 @@ def in_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
     monkeypatch.setattr(sys, "path", list(sys.path))  # a script changes both
     monkeypatch.setitem(sys.modules, "layer_under_test", ModuleType("layer_under_test"))
     return load
+
+
+def pytest_collection_finish() -> None:
+    """What the tests themselves write and import leaves no bytecode: there may be two versions within a second."""
+    sys.dont_write_bytecode = True
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,6 +4,7 @@ Knows torch, which must accept whatever is drawn, and no other layer.
 """
 
 import dataclasses
+import pickle
 from collections import Counter
 from itertools import product
 from typing import Any
@@ -38,6 +39,17 @@ def drawn(scope: Scope, seeds: int, each: int = 100) -> list[Case]:
 def draws() -> dict[str, list[Case]]:
     """Some four hundred cases of the full scope of each layer."""
     return {like: drawn(Scope.full(KINDS[like]), seeds=14, each=30) for like in KINDS}
+
+
+def test_what_a_case_keeps_beside_its_fields_stays_in_its_process():
+    """The hash of a text is another one in each."""
+    case = make("BatchNorm", (3, 4), eps=1e-3, calls=2)
+    assert (hash(case), case.options["eps"], case.has_gamma) == (hash(dataclasses.replace(case)), 1e-3, True)
+    again = pickle.loads(pickle.dumps(case))
+    assert again == case
+    assert vars(again).keys() == {field.name for field in dataclasses.fields(Case)}
+    assert dataclasses.replace(case, calls=1).calls == 1
+    assert not dataclasses.replace(case, config=(("affine", False), ("num_features", 4))).has_gamma
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import npnorm
-from reference import Refused, check
+from reference import Refused, check, run
 from reference.cases.case import make
 from reference.cases.probes import probes
 from reference.diagnosis.conventions import accepted_convention
@@ -115,6 +115,35 @@ def test_random_cases_find_what_no_designed_case_has():
     assert not report.passed
     assert report.counterexample.case.shape == (1, 9)
     assert report.quantities["y"].failed == 1, "the cases in which it is made smaller are not counted"
+
+
+def test_random_cases_are_drawn_some_at_a_time(monkeypatch):
+    """In each search others, all of them counted, again the same with the same seed; one that fails is found in any."""
+    judged = []
+    monkeypatch.setattr(
+        run, "judge", lambda subject, case, *rest: [judged.append(case), judge(subject, case, *rest)][1]
+    )
+    designed = quick(npnorm.LayerNorm, ndims=[2]).cases
+
+    monkeypatch.setattr(run, "AT_ONCE", 7)
+
+    def drawn(layer):
+        judged.clear()
+        report = check(layer, examples=20, ndims=[2], minimize=False)
+        return report, judged[-20:]
+
+    report, apart = drawn(npnorm.LayerNorm)
+    assert report.cases == designed + 20
+    assert drawn(npnorm.LayerNorm)[1] == apart
+    assert len({*apart[:7], *apart[7:14], *apart[14:]}) > 15
+    before = {case.shape for case in (*probes(KINDS["LayerNorm"]), *apart[:14])}
+    late = next(case.shape for case in apart[14:] if case.shape not in before)
+
+    class LateLayerNorm(npnorm.LayerNorm):
+        def forward(self, x):
+            return super().forward(x) + (1e-3 if x.shape == late else 0)
+
+    assert not drawn(LateLayerNorm)[0].passed
 
 
 # --- the same again ---------------------------------------------------------------------------------------------------

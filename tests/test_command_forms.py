@@ -140,7 +140,7 @@ def test_half_a_pair_is_2_with_the_way_out(run, subject, text):
     assert re.match("normcheck: " + ".*".join(map(re.escape, text.split("..."))), err), err
 
 
-def test_file_of_a_package_is_2_with_the_line_for_it(run, tmp_path):
+def test_file_of_a_package_is_loaded_as_part_of_it(run, tmp_path):
     package = tmp_path / "outer" / "inner"
     package.mkdir(parents=True)
     for folder in (package, package.parent):
@@ -148,9 +148,11 @@ def test_file_of_a_package_is_2_with_the_line_for_it(run, tmp_path):
     (package / "norm.py").write_text("from .neighbour import A\n")
     code, _, err = run("outer/inner/norm.py:ALayerNorm")
     assert code == 2
-    assert err.endswith(
-        "with no known parent package; it is part of a package: from the folder above it, normcheck outer.inner.norm:ALayerNorm\n"
-    )
+    assert err.endswith("cannot be imported: ModuleNotFoundError: No module named 'outer.inner.neighbour'\n")
+    (package / "neighbour.py").write_text("A = 3\n")
+    code, _, err = run("outer/inner/norm.py:ALayerNorm")
+    assert code == 2
+    assert err.endswith("outer/inner/norm.py has no ALayerNorm\n")
 
 
 def test_load_gives_both_functions(run):

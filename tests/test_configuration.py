@@ -122,10 +122,57 @@ def test_star_stands_for_every_layer_of_the_file(project, monkeypatch, capsys):
     assert titles == [f"my_layers.py:{name}" for name in ("GoodLayerNorm", "HalfLayerNorm", "BiasedBatchNorm")]
 
 
+def test_star_that_is_typed_has_the_options_of_each_layer(project, monkeypatch):
+    project(TWO)
+    assert main(["my_layers.py:*", *QUICK, "--json", "out.json"]) == 1
+    subjects = json.loads(Path("out.json").read_text())["subjects"]
+    assert {one["subject"].split(":")[1]: one["accepted"] for one in subjects} == {
+        "GoodLayerNorm": [],
+        "HalfLayerNorm": [],
+        "BiasedBatchNorm": ["running-var-biased"],
+    }
+    assert all("float32" in one["not_covered"] for one in subjects), "the defaults hold for all"
+
+
+def test_star_that_is_configured_leaves_out_what_is_named_by_itself(project):
+    project(TWO.replace('"my_layers.py:GoodLayerNorm"', '"my_layers.py:*"'))
+    main([*QUICK, "--json", "out.json"])
+    subjects = json.loads(Path("out.json").read_text())["subjects"]
+    assert [(one["subject"].split(":")[1], one["accepted"]) for one in subjects] == [
+        ("GoodLayerNorm", []),
+        ("HalfLayerNorm", []),
+        ("BiasedBatchNorm", ["running-var-biased"]),
+    ]
+
+
+def test_baseline_and_examples_are_configured(project, monkeypatch, capsys):
+    folder = project(TWO.replace("[tool.normcheck]\n", '[tool.normcheck]\nbaseline = "tests/was.json"\nexamples = 3\n'))
+    (folder / "tests").mkdir()
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert main(["--no-fix-search"]) == 2
+    assert "Expected a baseline in " in capsys.readouterr().err
+    assert main(["--no-fix-search", "--update-baseline"]) == 0
+    recorded = json.loads((folder / "tests" / "was.json").read_text())["subjects"]
+    assert {name: one["examples"] for name, one in recorded.items()} == {
+        "my_layers.py:GoodLayerNorm": 3,
+        "my_layers.py:BiasedBatchNorm": 3,
+    }
+    assert main(["--no-fix-search"]) == 0
+    for one in recorded.values():
+        one["quantities"]["dx"]["error"] = 1e-9
+    (folder / "tests" / "was.json").write_text(json.dumps({"schema": 1, "subjects": recorded}))
+    less = "    def backward(self, dy):\n        return super().backward(dy) * (1 + 1e-15)"
+    (folder / "my_layers.py").write_text(LAYERS.replace("    pass", less))
+    assert main(["--no-fix-search"]) == 1
+    assert "dx is off by" in capsys.readouterr().out
+    assert main(["../my_layers.py:HalfLayerNorm", *QUICK]) == 1, "what is typed is held against what is typed"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('acept = ["x"]', "tool.normcheck: Expected keys of subjects, like, accept, .* but got 'acept'"),
+        ('acept = ["x"]', "tool.normcheck: Expected keys of subjects, baseline, like, accept, .* but got 'acept'"),
         ("subjects = 3", r"tool.normcheck.subjects: Expected an array of tables, .* but got 3"),
         ('subjects = [{like = "LayerNorm"}]', "subjects, number 1: Expected a table with subject = .* but got {'like'"),
         ('subjects = ["a:B", {subject = "c.py:D", ndim = [2]}]', "subjects, number 2: Expected keys .* but got 'ndim'"),
@@ -142,6 +189,13 @@ def test_star_stands_for_every_layer_of_the_file(project, monkeypatch, capsys):
         ("dtypes = []", "dtypes: Expected a list of some of"),
         ('strict = "yes"', "strict: Expected true or false but got 'yes'"),
         ("timeout = 0", "timeout: Expected seconds, more than 0 but got 0"),
+        ("examples = -1", "examples: Expected a number of random cases, at least 0 but got -1"),
+        ("fix_seconds = true", "fix_seconds: Expected seconds of search for a fix, 0 for none but got True"),
+        ("baseline = 3", "baseline: Expected the name of a file but got 3"),
+        (
+            'subjects = [{subject = "a.py:B", baseline = "x"}]',
+            "number 1: Expected keys of subject, like, .* but got 'baseline'",
+        ),
         ("timeout = true", "timeout: Expected seconds, more than 0 but got True"),
         ("strict = ", "cannot be read: "),
     ],
@@ -161,6 +215,7 @@ def test_table_that_is_none_is_refused(project):
 
 def test_every_option_of_a_subject_can_be_configured():
     wanted = {"like", "accept", "names", "channels_last", "device", "ndims", "dtypes", "strict", "timeout"}
+    wanted |= {"examples", "fix_seconds"}
     assert OPTIONS.keys() == wanted
 
 

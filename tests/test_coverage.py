@@ -216,7 +216,7 @@ LACKING = {  # the layer, what it is like, what is not covered and a word of why
 @pytest.mark.parametrize(("layer", "like", "lacking", "quantities"), LACKING.values(), ids=LACKING)
 def test_what_it_lacks_is_not_covered(layer, like, lacking, quantities):
     asked = None if "2D" in lacking or "3D" in lacking else [2, 4]
-    report = quick(layer, like, ndims=asked, accept=["eps-default"] if layer is NumberEpsRMSNorm else [])
+    report = quick(layer, like, ndims=asked)
     assert report.passed, report
     assert {what for what, why in report.not_covered.items() if why != "not asked for"} == lacking.keys()
     for what, why in lacking.items():

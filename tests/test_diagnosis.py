@@ -1,15 +1,19 @@
 """The diagnosis against layers that share no code with its formulas: each wrong one rejected and named, no right one accused.
 
-A row is named if the report gives just its ids, as causes or as alternatives to one; a mistake that no dictionary holds
-must be called unknown. What is right in ordinary use alone is listed as a hazard, and is no cause. A part of the rows runs
-always, the others with `pytest -m slow`.
+And each report can be believed: what its table calls wrong the causes speak of, and nothing else. A row is named if the
+report gives just its ids, as causes or as alternatives to one; a mistake that no dictionary holds must be called unknown.
+What is right in ordinary use alone is listed as a hazard, and is no cause. A part of the rows runs always, the others with
+`pytest -m slow`.
 """
 
 import pytest
 
 from reference import check
+from tests.believable import contradictions
 from tests.planted import ROWS
 from tests.planted.row import UNKNOWN, Planted
+
+DEAR = {"JacobianGroupNorm", "LoopGroupNorm"}  # right ones, in seconds of loops: the next in line is run in their place
 
 
 def _parameters():
@@ -18,7 +22,7 @@ def _parameters():
     Always: the first row of each mistake, convention and hazard, every fourth pair of mistakes, and every third of the
     others. They are taken by the layers' names, which mixes the kinds.
     """
-    seen, parameters, counts = set(), [], {"pair": 0, "other": 0}
+    seen, parameters, counts, owed = set(), [], {"pair": 0, "other": 0}, 0
     for row in sorted(ROWS, key=lambda row: (row.name, row.kind)):
         ids = row.expected - UNKNOWN or row.hazards
         if len(ids) == 1:
@@ -28,6 +32,10 @@ def _parameters():
             group, every = ("pair", 4) if len(ids) > 1 else ("other", 3)
             always = counts[group] % every == 0
             counts[group] += 1
+            if row.name in DEAR:
+                owed, always = owed + always, False
+            elif owed and not always:
+                owed, always = owed - 1, True
         marks = [] if always else [pytest.mark.slow]
         parameters.append(pytest.param(row, id=f"{row.kind}-{row.name}", marks=marks))
     return parameters
@@ -36,6 +44,7 @@ def _parameters():
 @pytest.mark.parametrize("row", _parameters())
 def test_planted_layer(row: Planted, record_property):
     report = check(row.layer, row.kind, examples=10, minimize=False, channels_last=row.channels_last, timeout=120)
+    assert contradictions(report) == [], report
     others = [id for fault in report.faults for words in fault.alternatives for id in words.split(" with ")]
     named = frozenset([*(fault.id for fault in report.faults), *others])
     if row.expected == UNKNOWN:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reference.command.main import main
 from reference.reporting.files import stream_of, write_file
 
 ROOT = Path(__file__).parent.parent
@@ -110,11 +111,14 @@ def run(*arguments, **options):
     return subprocess.run(command, env=environment, check=False, timeout=60, **options)
 
 
-def test_json_into_standard_output_is_all_that_is_in_it():
+def test_json_into_standard_output_is_all_that_is_in_it(tmp_path):
+    """And the same as from this process, which has imported torch whole."""
     done = run("--json", "/dev/stdout", capture_output=True, text=True)
     assert done.returncode == 0
     assert json.loads(done.stdout)["subjects"][0]["passed"] is True
     assert done.stderr.splitlines()[-1].startswith("PASS  ")
+    main(["npnorm:RMSNorm", "--examples", "0", "--ndims", "2", "--json", str(tmp_path / "here.json")])
+    assert json.loads(done.stdout) == json.loads((tmp_path / "here.json").read_text())
 
 
 def test_json_into_a_redirected_output_does_not_begin_it_anew(tmp_path):

@@ -19,6 +19,7 @@ from reference.cases.case import Case, make
 from reference.cases.probes import probes
 from reference.cases.scope import Scope
 from reference.cases.strategies import cases
+from reference.dtypes import NARROW
 from reference.kinds import KINDS
 from reference.subjects.subject import Subject
 from reference.truth import exact
@@ -51,7 +52,7 @@ def accusations(kind: str, ways: dict[str, str], tried: Iterable[Case], conventi
 
 
 def designed(kind: str) -> list[Case]:
-    return [case for case in probes(KINDS[kind]) if case.dtype != "float16"]
+    return [case for case in probes(KINDS[kind]) if case.dtype not in NARROW]
 
 
 @EACH

@@ -15,10 +15,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from reference import Refused, check, from_torch
+from reference.cases.case import make
 from reference.command.main import main
 from reference.dtypes import DTYPES
 from reference.kinds import KINDS
+from reference.subjects.in_process import InProcess
 from reference.subjects.torch_pass import array_of, tensor_of
+from reference.truth.convention import TORCH
+from reference.truth.verdict import judge
 
 # --- modules ----------------------------------------------------------------------------------------------------------
 
@@ -250,6 +254,18 @@ def test_right_layers_pass(layer, lacks):
 def test_a_layer_made_for_16_bits_is_held_to_them():
     for layer in (RMSNorm, LayerNormFunction):
         assert not {"float16", "bfloat16"} & quick(layer).not_covered.keys()
+
+
+def test_what_torchs_instance_norm_gets_wrong_is_told():
+    """At a batch of 1 its backward on the CPU misreads a dy whose channels come last; held against torch itself here."""
+    norm = nn.InstanceNorm2d(2, affine=True).double()
+    x = torch.randn(1, 2, 1, 3, dtype=torch.float64, requires_grad=True)
+    dy = torch.randn(1, 2, 1, 3, dtype=torch.float64)
+    last = dy.contiguous(memory_format=torch.channels_last)
+    one, other = (torch.autograd.grad(norm(x), x, upstream)[0] for upstream in (dy, last))
+    case = make("InstanceNorm", (1, 2, 1, 3), affine=True, dy_layout="F")
+    subject = InProcess(from_torch(nn.InstanceNorm2d, "InstanceNorm"), KINDS["InstanceNorm"], "torch's")
+    assert ("dx" in judge(subject, case, TORCH).wrong) == (not torch.allclose(one, other))
 
 
 # --- wrong ones -------------------------------------------------------------------------------------------------------

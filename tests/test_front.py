@@ -41,6 +41,17 @@ def test_importing_the_package_loads_nothing():
     assert [name for name in loaded if name.split(".")[0] not in sys.stdlib_module_names] == ["reference"]
 
 
+def test_command_imports_torch_in_part_and_the_rest_when_it_is_asked_for():
+    program = (
+        "import sys\nfrom reference.command.lean import PUT_OFF, import_torch_in_part\nimport_torch_in_part()\nimport torch\n"
+        "print('torch._prims' in sys.modules, hasattr(sys.modules[PUT_OFF], '__file__'), 'torch._prims' in sys.modules)\n"
+        "sys.modules[PUT_OFF].register_meta\n"
+        "print('torch._prims' in sys.modules, torch.nn.LayerNorm(3, device='meta')(torch.ones(2, 3, device='meta')).shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines() == ["False True False", "True torch.Size([2, 3])"]
+
+
 def test_every_public_name_is_there():
     assert sorted(reference.__all__) == dir(reference)
     assert all(getattr(reference, name).__name__ == name for name in reference.__all__)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reference import github
 from reference.by_name import Asked
-from reference.command import github
 from reference.command.main import main
 from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.named import NamedFault

@@ -434,11 +434,11 @@ def test_layer_that_does_not_return_from_some_case_is_wrong():
 
 
 def test_backward_that_does_not_return_is_not_taken_for_one_that_is_missing():
-    class SpinningBatchNorm(npnorm.BatchNorm):
+    class SleepingBatchNorm(npnorm.BatchNorm):
         def backward(self, dy):
-            return super().backward(dy) if self.training else _spins()
+            return super().backward(dy) if self.training else _swallows_and_sleeps()
 
-    report = check(SpinningBatchNorm, examples=0, ndims=[2], minimize=False, timeout=2.5)
+    report = check(SleepingBatchNorm, examples=0, ndims=[2], minimize=False, timeout=2.5)
     assert [fault.id for fault in report.faults] == ["never-returns"]
     assert report.faults[0].evidence.startswith("no answer within 2.5 s in backward of BatchNorm(")
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import npnorm
+from reference import checks
+from reference.diagnosis.observed import hazards_of
 from tests.odd import in_backward, in_forward, verdict
 
 HAZARDS = {  # the layer, the hazard, the quantity, what is said
@@ -23,6 +25,15 @@ HAZARDS = {  # the layer, the hazard, the quantity, what is said
         "dx has dtype float64 for an x of float32",
     ),
 }
+
+
+def test_random_trials_with_a_known_hazard_are_not_kept(monkeypatch):
+    """Each holds arrays: of a hundred thousand the memory would not."""
+    kept = []
+    monkeypatch.setattr(checks, "hazards_of", lambda trials: [kept.append(len(trials)), *hazards_of(trials)][1:])
+    layer, *_ = HAZARDS["y is wider"]
+    assert verdict(layer).hazards == verdict(layer, examples=60).hazards != []
+    assert kept[0] == kept[1] > 0
 
 
 @pytest.mark.parametrize(("layer", "id", "quantity", "words"), HAZARDS.values(), ids=HAZARDS)

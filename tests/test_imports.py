@@ -29,6 +29,7 @@ ROOMS = (
     "auditing",
     "testing",
     "by_name",
+    "github",
     "configuration",
     "plugin",
     "command",

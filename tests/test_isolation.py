@@ -106,27 +106,33 @@ HOSTILE = {
     "SIGKILL": (inside("backward", "import os; os.kill(os.getpid(), 9)"), 2, "died of SIGKILL"),
     "SIGTERM to its parent's group": (inside("backward", "import os; os.killpg(0, 15)"), 2, "died of SIGTERM"),
     "a C stack without end": (
+        # through C each time, whose stack ends where Python's own frames would only fill the memory
         "import sys; sys.setrecursionlimit(10**9)\n"
         + RIGHT
-        + "    def f(self): return self.f()\n"
+        + "    def f(self): return sorted([0], key=lambda zero: self.f())\n"
         + "MyLayerNorm.__init__ = lambda self, normalized_shape: self.f()\n",
         2,
-        "",
+        "died of SIGSEGV",
     ),
     # hangs
     "a loop that catches all": (
-        "while True:\n    try:\n        while True: pass\n    except: pass\n" + RIGHT,
+        "import time\nwhile True:\n    try:\n        while True: time.sleep(0.01)\n    except: pass\n" + RIGHT,
         2,
         "cannot be imported within",
     ),
-    "a sum in C": (inside("forward", f"if {BIG}: sum(range(10**12))"), 1, "never-returns"),
+    "a wait in C": (  # which holds the interpreter's lock, as a long sum does
+        inside("forward", f"if {BIG}: import ctypes; ctypes.PyDLL(None).sleep(10**6)"),
+        1,
+        "never-returns",
+    ),
     "a thread that goes on": (
         "import threading, time\nthreading.Thread(target=time.sleep, args=(1e6,)).start()\n" + RIGHT,
         0,
         "PASS",
     ),
     "signals blocked": (
-        "import signal; signal.pthread_sigmask(0, range(1, 65))\n" + inside("forward", "while True: pass"),
+        "import signal, time; signal.pthread_sigmask(0, range(1, 65))\n"
+        + inside("forward", "while True: time.sleep(0.01)"),
         2,
         "gave no answer within",
     ),

@@ -377,6 +377,19 @@ def test_one_value_a_channel_is_enough_in_eval_mode(normal: Callable[..., Any]) 
 # --- either side in the other's place ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mean", [0.3, 50.0], ids=["mean of a part of a deviation", "mean of many"])
+@pytest.mark.parametrize("affine", [False, True], ids=["without gamma", "with gamma"])
+def test_layer_norm_is_its_definition(affine: bool, mean: float, normal: Callable[..., Any]) -> None:
+    """Whether gamma is there and where the mean lies are two ways through the kernel each."""
+    x = mean + normal((4, 7))
+    layer = LayerNorm(7, elementwise_affine=affine)
+    xhat = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(layer(x), xhat, atol=1e-12)
+    dy = normal((4, 7), seed=1)
+    dx = dy - dy.mean(1, keepdims=True) - xhat * (dy * xhat).mean(1, keepdims=True)
+    np.testing.assert_allclose(layer.backward(dy), dx / np.sqrt(x.var(1, keepdims=True) + 1e-5), atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5), (2, 4, 3, 5), (2, 4, 2, 3, 2)], ids=str)
 @pytest.mark.parametrize("like", KINDS)

@@ -39,7 +39,7 @@ dtypes = ["float64"]
 subjects = ["my_layers.py:GoodLayerNorm", "my_layers.py:HalfLayerNorm"]
 """
 
-OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist", "--normcheck-examples", "0")
+OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist", "--normcheck-examples", "0", "--normcheck-no-fix-search")
 
 
 @pytest.fixture
@@ -143,3 +143,55 @@ def test_plugin_itself_loads_nothing():
     slow = {"torch", "numpy", "hypothesis", "mpmath", "rich", "matplotlib"}
     assert not slow & set(told)
     assert {name for name in told if name.startswith("reference")} == {"reference", "reference.plugin"}
+
+
+# --- what a job of GitHub is told, and the fix -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [("-p", "no:xdist"), ("-n", "2")], ids=["alone", "workers"])
+def test_job_is_told_each_verdict_once(project, monkeypatch, workers):
+    pytester = project(CONFIGURED)
+    summary = pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)
+    options = ("-p", "no:cacheprovider", "--normcheck-examples", "0", "--normcheck-no-fix-search")
+    run = pytester.runpytest_subprocess("--normcheck", *options, *workers)
+    told = [line for line in run.outlines if line.startswith("::")]
+    assert len(told) == 1
+    line = LAYERS.splitlines().index("    def backward(self, dy):") + 1
+    assert told[0].startswith(f"::error file=my_layers.py,line={line},title=my_layers.py%3AHalfLayerNorm dx")
+    text = summary.read_text()
+    assert text.count("## normcheck: 1 of 2 wrong") == 1
+    assert text.count("| my\\_layers.py:GoodLayerNorm | PASS |") == 1
+
+
+def test_job_is_told_what_cannot_be_checked(project, monkeypatch):
+    pytester = project('[tool.normcheck]\nsubjects = ["my_layers.py:GoneLayerNorm", "my_layers.py:GoodLayerNorm"]\n')
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    run = pytester.runpytest_subprocess("--normcheck", *OPTIONS, "-k", "Gone")
+    told = [line for line in run.outlines if line.startswith("::")]
+    assert len(told) == 1
+    assert "GoneLayerNorm: not checked" in told[0].replace("%3A", ":")
+    assert "my_layers.py has no GoneLayerNorm" in told[0]
+
+
+def test_outside_of_a_job_nothing_is_told(project, monkeypatch):
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    run = project(CONFIGURED).runpytest_subprocess("--normcheck", *OPTIONS, "-k", "Half and dx and 2D")
+    assert not [line for line in run.outlines if line.startswith("::")]
+
+
+def test_failure_has_the_fix_unless_none_is_looked_for(project):
+    pytester = project(CONFIGURED)
+    one = ("--normcheck", *OPTIONS[:-1], "-k", "Half and dx and 2D")
+    fixed = pytester.runpytest_subprocess(*one)
+    assert "  -        return super().backward(dy) / 2" in fixed.outlines
+    assert "  +        return super().backward(dy)" in fixed.outlines
+    plain = pytester.runpytest_subprocess(*one, "--normcheck-no-fix-search")
+    assert not [line for line in plain.outlines if "super().backward(dy) / 2" in line]
+    pytester.makepyprojecttoml(CONFIGURED + "fix_seconds = 0\n")
+    configured = pytester.runpytest_subprocess(*one)
+    assert not [line for line in configured.outlines if "super().backward(dy) / 2" in line]
+    assert configured.ret == 1

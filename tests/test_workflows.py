@@ -128,5 +128,13 @@ def test_each_night_the_slow_tests_run_and_other_cases_are_drawn():
     assert 'pytest -m "slow or not slow"' in commands, "the mutants of the kernel among them"
     assert any("--hypothesis-profile=soak" in line for line in commands)
     assert any("tests.soak" in line and "--seed $GITHUB_RUN_NUMBER" in line for line in commands)
-    (slow,) = read(nightly)["jobs"].values()
+    slow = read(nightly)["jobs"]["slow"]
     assert slow["steps"][-1]["env"] == {"CI": "false"}, "the profile `ci` draws the same cases each time"
+
+
+def test_each_night_the_frameworks_are_held_against_the_truth():
+    nightly = ROOT / ".github" / "workflows" / "nightly.yml"
+    steps = [step["run"] for step in read(nightly)["jobs"]["frameworks"]["steps"] if "run" in step]
+    install, tests = steps
+    assert re.fullmatch(r"pip install -e '\.\[test,frameworks\]'", install)
+    assert tests == "pytest tests/frameworks"

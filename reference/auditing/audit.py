@@ -10,23 +10,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reference.auditing.blindness import ONE_SIDED, Blindness, pairs_of, table
+from reference.auditing.changes import Mistake, Mutant
 from reference.auditing.cover import Chosen, Hidden, cover, refuted
-from reference.auditing.mutants import Ground, Mutant, find_mutants, ground_probes
-from reference.auditing.reasons import Blindness, hidden_by, pairs_of, table
+from reference.auditing.ground import Ground, ground_probes
+from reference.auditing.mutants import find_mutants
+from reference.auditing.planted import packed
+from reference.auditing.planting import address_of
+from reference.auditing.reasons import hidden_by
 from reference.auditing.report import Audit, Audited, Reason
-from reference.auditing.runner import NotAudited, Run, Runner, default_workers
+from reference.auditing.runner import NotAudited, Order, Run, Runner, default_workers
+from reference.auditing.witness import seen as cases_seen
+from reference.cases.case import Case
+from reference.diagnosis.faults import FAULTS
 from reference.probing import probe
 from reference.repair.fix import fix_of
 from reference.repair.processes import can_fork
 from reference.repair.source import NoSource, Source
-from reference.repair.units import locate
+from reference.repair.units import locate_all
 from reference.subjects.guard import Clock, attribute
 from reference.subjects.in_process import InProcess
 from reference.subjects.loading import opened
-from reference.subjects.reading import kind_of, name_of
+from reference.subjects.reading import Refused, kind_of, name_of
 from reference.truth.convention import Convention
 
 TELLING = 60  # reasons that are held against the mutants that were noticed
+LEAST = 0.12  # of the survivors that a reason must account for that would hide a good part of all mutants
 SECONDS = 120.0  # for the search for mutants, and for the reasons, at most
 Progress = Callable[[int, int], None]
 
@@ -73,19 +82,42 @@ def audit(
     with _without_torch():
         subject = _subject(layer, like, channels_last, names)
         ground = _ground(subject, tuple(accept), ndims, dtypes, timeout)
-        source = ground.source
-        assert source.path is not None
+        clean, *others = [_order(one.source) for one in ground.located]
         command = tests if isinstance(tests, str) else " ".join(tests)
-        with Runner(
-            tests, source.path, source.text.encode(source.encoding), place, workers or default_workers()
-        ) as run:
+        with Runner(tests, clean, [order.file for order in others], place, workers or default_workers()) as run:
             run.clean()
             found = find_mutants(ground, mutants, seed, SECONDS)
-            texts = [mutant.edit.applied(source.text).encode(source.encoding) for mutant in found]
+            orders = [_order_of(ground, mutant) for mutant in found]
             total = len(found)
-            runs = run.run(texts, (lambda done: progress(done, total)) if progress else None)
-            seconds = run.seconds
-        return _report(ground, command, found, runs, seconds, mutants)
+            runs = run.run(orders, (lambda done: progress(done, total)) if progress else None)
+            seconds, tried = run.seconds, _tried(ground, run)
+        clear = [(mutant, run) for mutant, run in zip(found, runs, strict=True) if run.clear]
+        found, runs = [mutant for mutant, _ in clear], [run for _, run in clear]
+        return _report(ground, command, found, runs, seconds, mutants, tried)
+
+
+def _order(source: Source, text: str | None = None, mistake: bytes = b"") -> Order:
+    assert source.path is not None
+    return Order(source.path, (source.text if text is None else text).encode(source.encoding), mistake)
+
+
+def _order_of(ground: Ground, mutant: Mutant) -> Order:
+    """What the tests are to be run on for a mutant."""
+    change = mutant.change
+    if isinstance(change, Mistake):
+        return Order(Path(change.file), Path(change.file).read_bytes(), packed(change.address, change.id, change.way))
+    source = ground.located[change.file].source
+    return _order(source, change.edit.applied(source.text))
+
+
+def _tried(ground: Ground, run: Runner) -> list[Case]:
+    """The cases that the tests try, by one more run with a witness; none where not all of them can be seen."""
+    address = address_of(ground.subject)
+    if address is None:
+        return []
+    file = Path(address[1])
+    (seen,) = run.run([Order(file, file.read_bytes(), packed(address[0]))])
+    return cases_seen(seen.record, ground.subject.kind) if seen.clear and not seen.noticed else []
 
 
 @contextmanager
@@ -123,31 +155,59 @@ def _ground(
     probed = probe(subject, ndims, accept, timeout, dtypes=dtypes)
     if any(trial.failed for trial in probed.trials):
         wrong = sorted({name for trial in probed.trials for name in trial.wrong})
+        others = probed.discovery.scope.ndims if len(probed.discovery.scope.ndims) > 1 else ()
+        right = [rank for rank in others if not _is_wrong_in(subject, rank, accept, timeout, dtypes)]
         raise NotAudited(
             f"Expected a layer that is right but {subject.name} is wrong itself"
             f"{' in ' + ', '.join(wrong) if wrong else ''}: normcheck {subject.name} says how"
+            + (f"; to audit it where it is right: --ndims {','.join(map(str, right))}" if right else "")
         )
     convention, scope = probed.run.convention, probed.discovery.scope
     probes = ground_probes(subject, scope, convention)
     if not probes:
         raise NotAudited(f"{subject.name} takes no ordinary case in which a mistake could show")
     try:
-        located = locate(subject, [probe.case for probe in probes[:3]], Clock(5.0))
+        located = locate_all(subject, [probe.case for probe in probes[:3]], Clock(5.0))
     except NoSource as error:
         raise NotAudited(f"{subject.name} has no source that could be edited: {error}") from None
-    if located.source.path is None:
-        raise NotAudited(f"{subject.name} is in no file that tests could import: {located.source.filename}")
-    return Ground(subject, located, probes, convention, scope)
+    if located[0].source.path is None:
+        raise NotAudited(f"{subject.name} is in no file that tests could import: {located[0].source.filename}")
+    return Ground(subject, tuple(located), probes, convention, scope)
 
 
-def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], seconds: float, asked: int) -> Audit:
+def _is_wrong_in(
+    subject: InProcess, rank: int, accept: tuple[str, ...], timeout: float, dtypes: Sequence[str] | None
+) -> bool:
+    """Whether a layer is wrong for an x of some axes alone, too."""
+    try:
+        return any(trial.failed for trial in probe(subject, (rank,), accept, timeout, dtypes=dtypes).trials)
+    except Refused:
+        return True
+
+
+def _report(
+    ground: Ground,
+    command: str,
+    found: list[Mutant],
+    runs: list[Run],
+    seconds: float,
+    asked: int,
+    tried: list[Case],
+) -> Audit:
     rows = table(ground.scope)
     by_id = {row.id: row for row in rows}
     vague = frozenset((row.id,) for row in rows if row.share < 1)
     missed = [mutant for mutant, run in zip(found, runs, strict=True) if not run.noticed]
     caught = [mutant for mutant, run in zip(found, runs, strict=True) if run.noticed]
     hidden = hidden_by(ground, missed, [(row,) for row in rows], SECONDS)
-    not_blind = _refuted(ground, caught, hidden, by_id, vague)
+    # what the tests were seen to go beyond is no restriction of theirs; what they were not is one
+    cases = [row for row in rows if tried and row.of == "cases"]
+    kept = frozenset((row.id,) for row in cases if all(map(row.holds, tried)))
+    not_blind = _refuted(ground, caught, hidden, by_id, vague) | {(row.id,) for row in cases}
+    not_blind -= kept
+    rare = (row.id for row in rows if row.share <= ONE_SIDED)  # hides half of what any test notices
+    counts = Counter(ids for ids_of in hidden for ids in ids_of)
+    not_blind |= {(id,) for id in rare if counts[id,] < LEAST * len(missed)}
     pairs = hidden_by(ground, missed, pairs_of([row for row in rows if (row.id,) not in not_blind]), SECONDS)
     not_blind |= _refuted(ground, caught, pairs, by_id, vague)
     # what the tests have somewhere is said only where nothing else is to be: it may not be where this one would show
@@ -159,11 +219,14 @@ def _report(ground: Ground, command: str, found: list[Mutant], runs: list[Run], 
     order: dict[tuple[str, ...], int] = {(row.id,): place for place, row in enumerate(rows)}
     restrictions = frozenset((row.id,) for row in rows if row.agree is None)
     chosen = cover(plain, order, restrictions, vague)
-    reasons = [_reason(one, by_id, [ids for ids in plain.values() if one.ids in ids], not_blind) for one in chosen]
+    reasons = [
+        _reason(one, by_id, [hidden for hidden in plain.values() if one.accounts_for(hidden)], not_blind)
+        for one in chosen
+    ]
     reasons.sort(key=lambda reason: -reason.survivors)
-    told = iter(tuple("+".join(one.ids) for one in chosen if one.ids in plain[number]) for number in plain)
+    told = iter(tuple("+".join(one.ids) for one in chosen if one.accounts_for(plain[number])) for number in plain)
     audited = [
-        _audited(ground.source, mutant, run, () if run.noticed else next(told))
+        _audited(ground, mutant, run, () if run.noticed else next(told))
         for mutant, run in zip(found, runs, strict=True)
     ]
     unexplained = sum(not ids for ids in plain.values())
@@ -195,16 +258,27 @@ def _reason(
     return Reason("+".join(chosen.ids), lacking, advice, len(survivors), chosen.ids in not_blind)
 
 
-def _audited(source: Source, mutant: Mutant, run: Run, reasons: tuple[str, ...]) -> Audited:
-    change = fix_of(source, mutant.edit.applied(source.text), mutant.wrong, 0)
+def _audited(ground: Ground, mutant: Mutant, run: Run, reasons: tuple[str, ...]) -> Audited:
+    entry = FAULTS.get(mutant.name)
+    if isinstance(mutant.change, Mistake):
+        assert entry is not None
+        kind, file, line, diff = ground.subject.kind, mutant.change.file, 0, ""
+        before, after = entry.right_for(kind), entry.wrong_for(kind)
+    else:
+        source = ground.located[mutant.change.file].source
+        change = fix_of(source, mutant.change.edit.applied(source.text), mutant.wrong, 0)
+        file, line, before, after, diff = change.file, change.line, change.before, change.after, change.diff
     return Audited(
-        change.line,
-        change.before,
-        change.after,
-        mutant.edit.kind,
-        change.diff,
+        file,
+        line,
+        before,
+        after,
+        mutant.change.kind,
+        diff,
         mutant.wrong,
         run.noticed,
         run.seconds,
         reasons,
+        mutant.name,
+        entry.summary if entry else "",
     )

@@ -18,11 +18,11 @@ def refuted(
 
     Args:
         survivors, noticed: what would hide each mutant. vague: what hides one in most cases only, which may then be noticed
-            all the same: it is refuted where more of those that it would hide are noticed than are not.
+            all the same: it is refuted where as many of those that it would hide are noticed as are not.
     """
     caught = Counter(ids for hidden in noticed for ids in hidden)
     missed = Counter(ids for hidden in survivors for ids in hidden)
-    return frozenset(ids for ids, count in caught.items() if ids not in vague or count > missed[ids])
+    return frozenset(ids for ids, count in caught.items() if ids not in vague or count >= missed[ids])
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Chosen:
 
     ids: tuple[str, ...]
     also: tuple[tuple[str, ...], ...]
+
+    def accounts_for(self, hidden: Hidden) -> bool:
+        """Whether it does for what is hidden by all these."""
+        return self.ids in hidden or (len(self.ids) == 1 and _is_of_pairs(hidden, self.ids[0]))
 
 
 def cover(
@@ -41,7 +45,8 @@ def cover(
 ) -> list[Chosen]:
     """The fewest ids, greedily, such that each survivor that can be explained is; of equals the likelier first.
 
-    A pair counts as two sentences: it is chosen where it accounts for twice as many as one alone.
+    A pair counts as two sentences: it is chosen where it accounts for twice as many as one alone. What only a pair hides shows
+    without either: where one of the two is chosen alone, that accounts for it too.
 
     Args:
         vague: what hides a mutant in most cases only, which is less of a reason.
@@ -61,4 +66,11 @@ def cover(
         also = sorted(same, key=lambda ids: order[ids]) if best in restrictions else []
         chosen.append(Chosen(best, tuple(also)))
         left -= hides[best]
+        if len(best) == 1:
+            left -= {number for number in left if _is_of_pairs(survivors[number], best[0])}
     return chosen
+
+
+def _is_of_pairs(hidden: Hidden, id: str) -> bool:
+    """Whether nothing hides it alone, but this one together with others."""
+    return all(len(ids) > 1 for ids in hidden) and any(id in ids for ids in hidden)

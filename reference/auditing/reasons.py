@@ -1,296 +1,23 @@
-"""What tests may be blind to, as a table, and which mutants each blindness hides: the verdict tells, case by case.
+"""Which mutants each blindness hides: the verdict tells, case by case.
 
-A blindness is a restriction of the cases (gamma is 1, x is 2D...) or a weakness of the comparison (norms alone, a
-wide tolerance...). It hides a mutant that agrees with what is right, compared so, in all ordinary cases restricted
-so. Runs edited code, in a child; knows nothing of any test.
+Runs edited code, in a child; knows nothing of any test.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
-from itertools import combinations
 
 import numpy as np
 
-from reference.auditing.mutants import Ground, Mutant, is_sound
-from reference.cases.case import Array, Case, make, with_gamma, with_options
-from reference.cases.scope import Scope
+from reference.auditing.blindness import Agree, Together
+from reference.auditing.changes import Mutant
+from reference.auditing.ground import Ground, Stage, is_sound
+from reference.cases.case import Case
 from reference.repair.bench import Look, Probe, probe_of
 from reference.repair.processes import Send, forked, messages
-from reference.truth.exact import QUANTITIES
 from reference.truth.verdict import judge
 
-USUAL_EPS = 1e-5
-TOLERANCES = (1e-6, 1e-4, 1e-2, 0.1, 0.5)  # absolute, of usual data
-CRASHES = 8
-# What is common enough in tests to be looked at in pairs, besides ranks and quantities.
-JOINING = {"gamma-of-ones", "dy-of-ones", "norms", "sums", "tolerance-0.01", "first-call", "one-normalized-axis"}
-JOINING |= {"only-training", "always-affine", "usual-momentum"}
-ONE_SIDED = 0.5  # the share of the wrong cases in which all differences have one sign
-MOSTLY = 0.75  # the share of the wrong cases that are within a tolerance
-
-Restrict = Callable[[Case], Case | None]
-Agree = Callable[[str, Array, Probe], bool]
-
-
-@dataclass(frozen=True)
-class Blindness:
-    """Something that tests may not look at.
-
-    Attributes:
-        id: its name. lacking: what the mutants need that it does not have, after "need". advice: what to do.
-        restrict: the nearest case to one that has the restriction, None if there is none. agree: whether an array passes.
-        share: of the cases in which a mutant is wrong, that in which it must pass to be hidden.
-    """
-
-    id: str
-    lacking: str
-    advice: str
-    restrict: Restrict | None = None
-    agree: Agree | None = None
-    share: float = 1.0
-
-    @property
-    def of(self) -> str:
-        """What it is about: "quantities", "comparison" or "cases"."""
-        return "cases" if self.agree is None else "quantities" if self.restrict is None else "comparison"
-
-    @property
-    def is_common(self) -> bool:
-        """Whether it is so common in tests that they may have it in one place and not in another, or with something else."""
-        return self.id in JOINING or self.of == "quantities" or self.id in {f"only-{rank}d" for rank in (2, 3, 4, 5)}
-
-
-Together = tuple[Blindness, ...]
-
-
-def pairs_of(rows: Sequence[Blindness]) -> list[Together]:
-    """The pairs that tests are likely to have together, for what only both of them hide; two of a comparison are none."""
-    joined = combinations([row for row in rows if row.is_common], 2)
-    return [(one, other) for one, other in joined if one.of == "cases" or one.of != other.of]
-
-
-def _only(accepts: Callable[[Case], bool]) -> Restrict:
-    return lambda case: case if accepts(case) else None
-
-
-def _equal_sizes(case: Case) -> Case | None:
-    """The same with all axes as long as each other."""
-    groups, axes = (2, len(case.parameter_shape)) if case.kind.has_groups else (1, len(case.parameter_shape))
-    fresh = make(case.kind, (4,) * len(case.shape), groups=groups, axes=min(axes, len(case.shape)))
-    options = {name: value for name, value in case.options.items() if name not in case.kind.required}
-    return with_options(replace(case, shape=fresh.shape, config=fresh.config), **options)
-
-
-def _batch_of_one(case: Case) -> Case | None:
-    free = len(case.parameter_shape) < len(case.shape)
-    return replace(case, shape=(1, *case.shape[1:]), resize=False) if free else None
-
-
-def _usual_eps(case: Case) -> Case | None:
-    eps = case.options.get("eps", USUAL_EPS)
-    return case if eps == USUAL_EPS and case.data in ("unit", "shifted") else None
-
-
-def _plain(case: Case) -> bool:
-    return case.data == "unit" and case.dtype == "float64" and _usual_eps(case) is not None
-
-
-def _one_number(measure: Callable[[Array], float]) -> Agree:
-    """Arrays that agree in one number."""
-
-    def agree(name: str, got: Array, probe: Probe) -> bool:
-        wanted = probe.wanted[name].exact.astype(np.float64)
-        mine, theirs = measure(got), measure(wanted)
-        return abs(mine - theirs) <= 1e-9 * float(np.abs(wanted).sum())
-
-    return agree
-
-
-def _one_side(sign: int) -> Agree:
-    def agree(name: str, got: Array, probe: Probe) -> bool:
-        wanted = probe.wanted[name]
-        return bool((sign * (got - wanted.exact) <= np.maximum(wanted.bound, 1e-7)).all())
-
-    return agree
-
-
-def _within(tolerance: float) -> Agree:
-    def agree(name: str, got: Array, probe: Probe) -> bool:
-        return bool(np.abs(got - probe.wanted[name].exact).max(initial=0.0) <= tolerance)
-
-    return agree
-
-
-def _not_compared(*names: str) -> Agree:
-    return lambda name, got, probe: name in names
-
-
-def table(scope: Scope) -> list[Blindness]:
-    """All that tests of such a layer may be blind to, the likeliest first."""
-    kind = scope.kind
-    return [*_of_values(), *_of_quantities(scope), *_of_comparison(), *_of_shapes(scope), *_of_use(scope, kind.tracks)]
-
-
-def _of_values() -> Iterator[Blindness]:
-    yield Blindness(
-        "gamma-of-ones",
-        "a gamma that is not 1, or a beta that is not 0",
-        "set gamma and beta to random numbers",
-        lambda case: replace(case, affine_values="unit"),
-    )
-    yield Blindness(
-        "dy-of-ones",
-        "a dy that is not constant, as that of y.sum() is",
-        "give backward a random dy",
-        lambda case: replace(case, dy_data="ones"),
-    )
-
-
-def _of_quantities(scope: Scope) -> Iterator[Blindness]:
-    gradients = ("dx", "dgamma", "dbeta")
-    rows: list[tuple[str, tuple[str, ...]]] = [(name, (name,)) for name in QUANTITIES]
-    rows += [("dgamma and dbeta", gradients[1:]), ("the gradients", gradients)]
-    rows += [("y", ("y",)), ("the running statistics", ("running_mean", "running_var"))]
-    for text, names in dict(rows).items():
-        has_beta = scope.kind.has_beta or "dbeta" not in names or len(names) == len(gradients)
-        if has_beta and (scope.kind.tracks or not names[0].startswith("running")):
-            yield Blindness(
-                f"{'-'.join(names)}-not-compared",
-                f"a look at {text}" + (" too" if names == ("y",) else ""),
-                f"compare {text}",
-                None,
-                _not_compared(*names),
-            )
-
-
-def _of_comparison() -> Iterator[Blindness]:
-    plain = _only(_plain)
-    whole = "compare each entry, by its absolute difference"
-    yield Blindness("norms", "more than the norm of each array", whole, plain, _one_number(_norm))
-    yield Blindness("sums", "more than the sum or the mean of each array", whole, plain, _one_number(np.sum))
-    for side, sign in (("large", 1), ("small", -1)):
-        yield Blindness(
-            f"one-sided-{side}",
-            f"a difference whose sign is not told from its size: they never, or seldom, give anything too {side}",
-            "take the absolute value before the maximum: abs(a - b).max()",
-            plain,
-            _one_side(sign),
-            ONE_SIDED,
-        )
-    for tolerance in TOLERANCES:
-        yield Blindness(
-            f"tolerance-{tolerance:g}",
-            f"a tolerance below {tolerance:g}",
-            "compare float64 to 1e-9 or closer, whatever the number of rows",
-            plain,
-            _within(tolerance),
-            MOSTLY,
-        )
-
-
-def _norm(array: Array) -> float:
-    return float(np.sqrt((array.astype(np.float64) ** 2).sum()))
-
-
-def _of_shapes(scope: Scope) -> Iterator[Blindness]:
-    for rank in scope.ndims if len(scope.ndims) > 1 else ():
-        others = [f"{other}D" for other in scope.ndims if other != rank]
-        yield Blindness(
-            f"only-{rank}d",
-            f"an x that is not {rank}D",
-            f"try x in {', '.join(others[:-1]) + ' and ' if others[:-1] else ''}{others[-1]} too",
-            _only(lambda case, rank=rank: len(case.shape) == rank),  # type: ignore[misc]
-        )
-    yield Blindness("equal-sizes", "axes of different sizes", "let N, C, H and W all differ", _equal_sizes)
-    yield Blindness("batch-of-one", "more than one sample", "let x have several samples", _batch_of_one)
-    if scope.kind.has_groups:
-        yield Blindness(
-            "one-group",
-            "several groups",
-            "try several groups, of several channels",
-            _only(lambda case: case.options["num_groups"] == 1),
-        )
-        yield Blindness(
-            "a-channel-a-group",
-            "groups of several channels",
-            "try groups of several channels",
-            _only(lambda case: case.options["num_groups"] == case.shape[1]),
-        )
-    if scope.kind.normalizes_features and scope.several_axes:
-        yield Blindness(
-            "one-normalized-axis",
-            "several normalized axes",
-            "try a normalized_shape of two entries",
-            _only(lambda case: len(case.parameter_shape) == 1),
-        )
-
-
-def _of_use(scope: Scope, tracks: bool) -> Iterator[Blindness]:
-    if tracks and len(scope.modes) > 1:
-        yield Blindness("only-training", "eval mode", "try eval mode too", _only(lambda case: case.training))
-        yield Blindness("only-eval", "training mode", "try training mode too", _only(lambda case: not case.training))
-    yield Blindness(
-        "first-call",
-        "a second call of the same object",
-        "call forward and backward twice, with other data and another batch size",
-        lambda case: replace(case, calls=1, resize=False, history=""),
-    )
-    if len(scope.gammas) > 1:
-        yield Blindness(
-            "always-affine", "a layer without gamma", f"try {scope.kind.affine_keyword}=False", partial(_affine, True)
-        )
-        yield Blindness("never-affine", "a layer with gamma", "give the layer gamma and beta", partial(_affine, False))
-    if len(scope.betas) > 1 and "bias" in scope.kind.optional:
-        yield Blindness(
-            "always-bias",
-            "a layer with gamma but no beta",
-            "try bias=False",
-            _only(lambda case: case.options.get("bias", True)),
-        )
-    if "eps" in scope.keywords:
-        yield Blindness(
-            "eps-does-not-count",
-            "an eps that counts",
-            "try x whose variance is near eps, or an eps of 0.1",
-            _usual_eps,
-        )
-    if "momentum" in scope.keywords:
-        default = scope.kind.optional["momentum"]
-        yield Blindness(
-            "usual-momentum",
-            f"a momentum that is not {default}",
-            f"try another momentum than {default}, and None",
-            _only(lambda case: case.options.get("momentum", default) == default),
-        )
-        yield Blindness(
-            "always-tracking",
-            "a layer without running statistics",
-            "try track_running_stats=False",
-            _only(lambda case: case.tracks),
-        )
-    yield Blindness("standard-normal", "an x whose mean is not 0", "try x of another mean and variance", _unit)
-    for dtype, other in (("float64", "float32"), ("float32", "float64")) if len(scope.dtypes) > 1 else ():
-        yield Blindness(dtype, f"an x in {other}", f"try {other} too", partial(_in_dtype, dtype))
-    yield Blindness(
-        "contiguous",
-        "an x that is not contiguous",
-        "try a transposed x and dy, and every second column of one",
-        _only(lambda case: case.contiguous),
-    )
-
-
-def _in_dtype(dtype: str, case: Case) -> Case:
-    return replace(case, dtype=dtype)
-
-
-def _affine(gamma: bool, case: Case) -> Case:
-    return with_gamma(case, gamma)
-
-
-def _unit(case: Case) -> Case | None:
-    return case if case.data == "unit" else None
+CRASHES = 8  # children that may be lost to mutants
 
 
 # --- which mutants are hidden by what, in the parent ----------------------------------------------------------------------
@@ -338,7 +65,7 @@ class World:
     """The ordinary cases, and what else a restriction makes of them, each with what must come of it."""
 
     def __init__(self, ground: Ground) -> None:
-        self.ground, self.bench = ground, ground.bench()
+        self.ground, self.stage = ground, Stage(ground)
         self.known: dict[Case, Probe | None] = {probe.case: probe for probe in ground.probes}
         self._cases: dict[tuple[str, ...], list[Case]] = {}
 
@@ -370,7 +97,6 @@ class Judged:
 
     def __init__(self, world: World, mutant: Mutant) -> None:
         self.world, self.mutant = world, mutant
-        self.code = world.bench.patch.compiled(mutant.edit.key, mutant.edit.places)
         self.looks: dict[Case, Look] = {}
 
     def hidden_by(self, together: Together) -> bool:
@@ -389,7 +115,15 @@ class Judged:
                 failed += look.raised or not self._passes(probe, look, agrees)
                 if failed and share == 1.0:
                     return False
-        return tried > 0 and failed <= (1 - share) * wrong and (wrong > 0 or not agrees)
+        hidden = tried > 0 and failed <= (1 - share) * wrong and (wrong > 0 or not agrees)
+        return hidden and (not any(row.shows for row in together) or self._shows(together, agrees))
+
+    def _shows(self, together: Together, agrees: Sequence[Agree]) -> bool:
+        """Whether it does not agree, compared so, in an ordinary case that is not restricted so."""
+        restricted = set(self.world.cases(together))
+        others = (probe for probe in self.world.ground.probes if probe.case not in restricted)
+        looks = ((probe, self._look(probe)) for probe in others)
+        return any(look.raised or (look.wrong and not self._passes(probe, look, agrees)) for probe, look in looks)
 
     def _passes(self, probe: Probe, look: Look, agrees: Sequence[Agree]) -> bool:
         """Whether each wrong array passes one of the comparisons; one of another shape passes where it is not compared."""
@@ -404,13 +138,9 @@ class Judged:
 
     def _look(self, probe: Probe) -> Look:
         if probe.case not in self.looks:
-            patch, key = self.world.bench.patch, self.mutant.edit.key
-            patch.put(key, self.code)
-            try:
-                self.looks[probe.case] = self.world.bench.looked(probe)
-            finally:
-                patch.restore(key)
+            with self.world.stage.playing(self.mutant.change):
+                self.looks[probe.case] = self.world.stage.looked(probe)
         return self.looks[probe.case]
 
 
-__all__ = ["Blindness", "hidden_by", "table"]
+__all__ = ["hidden_by"]

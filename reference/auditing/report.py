@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+SCHEMA = 1  # that of `reporting/audit_schema.json`
 SHOWN = 12  # survivors whose diffs are printed
 WIDTH = 100
 
@@ -14,11 +16,14 @@ class Audited:
     """One mistake that the tests were tried on.
 
     Attributes:
-        line: of the layer's file. before, after: that line and what stood there instead. kind: of edit, in a few words.
-        diff: a unified one. wrong: the quantities that it spoils. noticed: whether the tests failed. seconds: of their run.
-        reasons: ids of what hides it, if it was not noticed.
+        file: that is wrong, and the line of it; 0 where the layer is wrong as a whole, as if its formula were another one.
+        before, after: that line and what stood there instead; the two formulas where there is no line.
+        kind: of edit, in a few words. diff: a unified one, "" where there is no line. wrong: the quantities that it spoils.
+        noticed: whether the tests failed. seconds: of their run. reasons: ids of what hides it, if it was not noticed.
+        name: the id of the mistake in the dictionary that gives the same, and its summary; "" if none does.
     """
 
+    file: str
     line: int
     before: str
     after: str
@@ -28,6 +33,8 @@ class Audited:
     noticed: bool
     seconds: float
     reasons: tuple[str, ...] = ()
+    name: str = ""
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ class Audit:
         return bool(self.mutants) and not self.survivors
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
-        found = asdict(self)
+        """All of it, as JSON has it: `reporting/audit_schema.json` says what is in it."""
+        found = {"schema": SCHEMA, **asdict(self)}
         found["survivors"] = len(self.survivors)
         found["passed"] = self.passed
         return json.loads(json.dumps(found))  # type: ignore[no-any-return]
@@ -107,14 +114,25 @@ class Audit:
         shown = survivors if verbose else _spread(survivors, SHOWN)
         lines: list[str] = []
         for mutant in shown:
-            why = f"; {', '.join(mutant.reasons)}" if mutant.reasons else ""
-            lines.append(f"not noticed: line {mutant.line}, {mutant.kind}, spoils {', '.join(mutant.wrong)}{why}")
-            lines += [f"  - {line}" for line in mutant.before.splitlines()]
-            lines += [f"  + {line}" for line in mutant.after.splitlines()]
+            lines += self._of_survivor(mutant)
         left = len(survivors) - len(shown)
         if left:
             lines.append(f"and {left} more, with --verbose")
         return [*lines, ""] if lines else []
+
+    def _of_survivor(self, mutant: Audited) -> list[str]:
+        why = f"; {', '.join(mutant.reasons)}" if mutant.reasons else ""
+        spoils = f"spoils {', '.join(mutant.wrong)}{why}"
+        if not mutant.line:
+            formulas = [f"  as if it were {mutant.after}", f"  instead of    {mutant.before}"]
+            return [f"not noticed: {mutant.name}, {spoils}", f"  {mutant.summary}", *formulas]
+        place = f"line {mutant.line}" if mutant.file == self.file else f"{Path(mutant.file).name}, line {mutant.line}"
+        name = f" ({mutant.name})" if mutant.name else ""
+        return [
+            f"not noticed: {place}, {mutant.kind}{name}, {spoils}",
+            *(f"  - {line}" for line in mutant.before.splitlines()),
+            *(f"  + {line}" for line in mutant.after.splitlines()),
+        ]
 
     def _of_reasons(self) -> list[str]:
         lines = [f"  {_said(reason)}" for reason in self.reasons]

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from reference.auditing import hook, warm
+from reference.subjects.guard import OURS
 from reference.subjects.reading import Refused
 
 LONGEST = 600.0  # seconds that the clean run may take
@@ -50,11 +51,32 @@ class NotAudited(Refused):
 
 
 @dataclass(frozen=True)
+class Order:
+    """What the tests are run on.
+
+    Attributes:
+        file: of the user's tree, and the text that it is to have. mistake: what makes a class wrong that the file defines,
+            as `planting` packs it; nothing for the text alone.
+    """
+
+    file: Path
+    text: bytes
+    mistake: bytes = b""
+
+
+@dataclass(frozen=True)
 class Run:
-    """How a run of the tests ended: `noticed` if they failed; how long it took."""
+    """How a run of the tests ended.
+
+    Attributes:
+        noticed: whether they failed. seconds: how long it took.
+        clear: whether the mistake was there in all that they did. record: the file in which a witness wrote.
+    """
 
     noticed: bool
     seconds: float
+    clear: bool = True
+    record: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -63,8 +85,8 @@ class Command:
 
     Attributes:
         text: as it was given. words: it as an argument list, without the variables set in front of it; empty where only a
-            shell can run it. variables: those. python: of pytest, if it is pytest's; arguments: pytest's. here: whether
-            `python -m` puts the folder on the path.
+            shell can run it. variables: those. python: that runs it, where it is told: pytest with `arguments`, or a
+            `program`, `-m MODULE ...` or `FILE.py ...`. here: whether `python -m` puts the folder on the path.
     """
 
     text: str
@@ -72,6 +94,7 @@ class Command:
     variables: dict[str, str]
     python: str = ""
     arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
     here: bool = False
 
 
@@ -103,6 +126,9 @@ def command_of(tests: str | Sequence[str], folder: Path) -> Command:
         return Command(text, tuple(words), variables, python, tuple(words[1:]))
     if re.fullmatch(r"python[\d.]*", name) and words[1:3] == ["-m", "pytest"]:
         return Command(text, tuple(words), variables, path, tuple(words[3:]), here=True)
+    if re.fullmatch(r"python[\d.]*", name) and re.match(r"-m \w|[^-].*\.py( |$)", " ".join(words[1:])):
+        is_module = words[1] == "-m"
+        return Command(text, tuple(words), variables, path, program=tuple(words[1:]), here=is_module)
     return Command(text, tuple(words), variables)
 
 
@@ -122,12 +148,15 @@ class Runner:
     """The tests of one layer's file; a context manager, which ends all that it has started.
 
     Args:
-        tests: the command. target: the layer's file. original: its text, in bytes. folder: where the command is run.
-        workers: runs at a time.
+        tests: the command. clean: the layer's file as it is. others: files that orders may be about too.
+        folder: where the command is run. workers: runs at a time.
     """
 
-    def __init__(self, tests: str | Sequence[str], target: Path, original: bytes, folder: Path, workers: int) -> None:
-        self.command, self.target, self.folder, self.workers = command_of(tests, folder), target, folder, workers
+    def __init__(
+        self, tests: str | Sequence[str], clean: Order, others: Sequence[Path], folder: Path, workers: int
+    ) -> None:
+        self.command, self.folder, self.workers = command_of(tests, folder), folder, workers
+        self.target, self.targets = clean.file, [clean.file, *others]
         self._place = tempfile.TemporaryDirectory(prefix="normcheck-audit-", ignore_cleanup_errors=True)
         self.place = Path(self._place.name)
         self._warm: subprocess.Popen[str] | None = None
@@ -137,8 +166,8 @@ class Runner:
         shutil.copy(Path(hook.__file__), shim / "normcheck_audit_hook.py")
         (shim / "sitecustomize.py").write_text(SITE, encoding="utf-8")
         self.environment = self._environment(shim)
-        self._clean = self._order("clean", original)
-        self.seconds = 0.0
+        self._clean = self._order("clean", clean)
+        self.seconds, self._runs = 0.0, 0
 
     def _environment(self, shim: Path) -> dict[str, str]:
         found = os.environ | self.command.variables
@@ -154,13 +183,16 @@ class Runner:
         found.pop(hook.VARIABLE, None)
         return found
 
-    def _order(self, name: str, text: bytes) -> str:
-        """What a run is to read in the place of the target: the name of a file that says it."""
-        path = self.place / f"{name}.json"
-        (self.place / f"{name}.py").write_bytes(text)
-        order = {"target": str(self.target), "text": str(self.place / f"{name}.py"), "loaded": f"{path}.loaded"}
-        path.write_text(json.dumps(order), encoding="utf-8")
-        return str(path)
+    def _order(self, name: str, order: Order) -> str:
+        """What a run is to read in the place of a file: the name of a file that says it."""
+        path, text, mistake = (str(self.place / f"{name}.{ending}") for ending in ("json", "py", "mistake"))
+        Path(text).write_bytes(order.text)
+        said = {"target": str(order.file), "text": text, "loaded": f"{path}.loaded", "unclear": f"{path}.unclear"}
+        if order.mistake:
+            Path(mistake).write_bytes(order.mistake)
+            said |= {"mistake": mistake, "ours": str(OURS.parent), "record": f"{path}.record"}
+        Path(path).write_text(json.dumps(said), encoding="utf-8")
+        return path
 
     def __enter__(self) -> "Runner":
         return self
@@ -183,7 +215,8 @@ class Runner:
         if code != 0:
             text = Path(f"{self._clean}.out").read_text(encoding="utf-8", errors="replace").rstrip()
             last = "\n".join(f"  {line}" for line in text.splitlines()[-LAST_LINES:])
-            what = "finds no tests" if code == NO_TESTS and self.command.python else f"ends with exit code {code}"
+            is_pytest = bool(self.command.python) and not self.command.program
+            what = "finds no tests" if code == NO_TESTS and is_pytest else f"ends with exit code {code}"
             what = f"takes more than {LONGEST:g} s" if seconds >= LONGEST else what
             raise NotAudited(
                 f"Expected the tests to pass on the layer as it is but {self.command.text!r} {what}:\n{last}"
@@ -207,15 +240,18 @@ class Runner:
         Args:
             preload: whether to import there what the tests import from libraries; without, if that spoils the run.
         """
-        arguments = list(self.command.arguments)
+        arguments, of_pytest = list(self.command.arguments), not self.command.program
         for plugin, options in (("xdist", ["-n0"]), ("pytest_benchmark", [f"--benchmark-storage=file://{self.place}"])):
             off = f"no:{plugin.removeprefix('pytest_')}" in " ".join(arguments)
-            arguments += options if not off and _has(plugin, self.command.python, self.environment) else []
+            arguments += (
+                options if of_pytest and not off and _has(plugin, self.command.python, self.environment) else []
+            )
         setup = {
             "arguments": [*arguments, "-x"],
+            "program": list(self.command.program),
             "here": self.command.here,
             "preload": preload,
-            "target": str(self.target),
+            "targets": [str(path) for path in self.targets],
             "clean": self._clean,
             "limit": LONGEST,
         }
@@ -233,10 +269,11 @@ class Runner:
             answer = self._ask(setup)
         except (OSError, ValueError):
             answer = None
-        if answer is None or answer.get("spoiled"):
+        fails = answer is None or bool(self.command.program and answer["code"])  # a program may need to be the first
+        if answer is None or fails or answer.get("spoiled"):
             _end(self._warm)
             self._warm = None
-            return self._warmed(False) if preload else None
+            return self._warmed(False) if preload and not fails else None
         return answer
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
@@ -252,29 +289,33 @@ class Runner:
         line = self._warm.stdout.readline()
         return json.loads(line) if line else None
 
-    def run(self, texts: Sequence[bytes], done: Callable[[int], None] | None = None) -> list[Run]:
-        """Run the tests on each text of the file; `done` is told how many have ended.
+    def run(self, orders: Sequence[Order], done: Callable[[int], None] | None = None) -> list[Run]:
+        """Run the tests on each; `done` is told how many have ended.
 
         Raises:
             NotAudited: the process that runs them has ended.
         """
-        orders = [self._order(f"{number:04d}", text) for number, text in enumerate(texts)]
-        limit = GRACE[0] + GRACE[1] * self.seconds * min(self.workers, max(len(orders), 1))
+        names = [self._order(f"{self._runs + number:04d}", order) for number, order in enumerate(orders)]
+        self._runs += len(names)
+        limit = GRACE[0] + GRACE[1] * self.seconds * min(self.workers, max(len(names), 1))
+        planted = {name for name, order in zip(names, orders, strict=True) if order.mistake}
         found: dict[str, Run] = {}
-        for order, code, seconds in self._codes(orders, limit):
-            found[order] = Run(code != 0, seconds)
+        for name, code, seconds in self._codes(names, limit):
+            late = name in planted and seconds >= limit  # following all passes takes time: no reason to praise a test
+            clear = not late and not os.path.exists(f"{name}.unclear")
+            found[name] = Run(code != 0, seconds, clear, Path(f"{name}.record"))
             if done:
                 done(len(found))
-        return [found[order] for order in orders]
+        return [found[name] for name in names]
 
     def _codes(self, orders: list[str], limit: float) -> Iterator[tuple[str, int, float]]:
         if self._warm is not None:
             answer = self._ask({"orders": orders, "workers": self.workers, "limit": limit}) if orders else None
-            for _ in orders:
+            for number in range(len(orders)):
+                answer = answer if number == 0 else self._answer()
                 if answer is None:
                     raise NotAudited("the process that ran the tests has ended")
                 yield answer["order"], answer["code"], answer["seconds"]
-                answer = self._answer()
             return
         with ThreadPoolExecutor(self.workers) as pool:
             waiting = {pool.submit(self._plain, order, limit): order for order in orders}
@@ -342,4 +383,4 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-__all__ = ["Command", "NotAudited", "Run", "Runner", "command_of", "default_workers"]
+__all__ = ["Command", "NotAudited", "Order", "Run", "Runner", "command_of", "default_workers"]

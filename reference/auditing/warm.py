@@ -1,7 +1,8 @@
-"""A pytest that has imported what is slow once, and forks for each mutant: run as a program, by the Python of the tests.
+"""A Python that has imported what is slow once, and forks for each mutant: run as a program, by the Python of the tests.
 
-Uses the standard library, pytest and a copy of its neighbour `hook`; nothing of this project, which that Python may not
-have. Is told what to do in lines of JSON, and answers in the same.
+A fork is pytest, or what `python -m MODULE` or `python FILE.py` runs. Uses the standard library, pytest and a copy of its
+neighbour `hook`; nothing of this project, which that Python may not have. Is told what to do in lines of JSON, and answers
+in the same.
 """
 
 import contextlib
@@ -26,20 +27,19 @@ def main() -> None:
     setup = json.loads(sys.stdin.readline())
     if setup["here"]:
         sys.path.insert(0, os.getcwd())
-    import pytest  # noqa: F401 - so that the forks have it
+    if not setup["program"]:
+        import pytest  # noqa: F401 - so that the forks have it
 
     first = next(run_all(setup, [setup["clean"]], 1, setup["limit"]))
     if first["code"] == 0 and setup["preload"]:
         preload(first["modules"])
         first = next(run_all(setup, [setup["clean"]], 1, setup["limit"]))
-        first["spoiled"] = first["code"] != 0 or is_loaded(setup["target"])
+        first["spoiled"] = first["code"] != 0 or is_loaded(setup["targets"])
     print(json.dumps(first), file=pipe)
-    line = sys.stdin.readline()
-    if not line:
-        return
-    jobs = json.loads(line)
-    for answer in run_all(setup, jobs["orders"], jobs["workers"], jobs["limit"]):
-        print(json.dumps(answer), file=pipe)
+    for line in sys.stdin:
+        jobs = json.loads(line)
+        for answer in run_all(setup, jobs["orders"], jobs["workers"], jobs["limit"]):
+            print(json.dumps(answer), file=pipe)
 
 
 def preload(names: "list[str]") -> None:
@@ -47,20 +47,19 @@ def preload(names: "list[str]") -> None:
 
     pytest rewrites the asserts of its plugins when it imports them, and would warn that it did not: they say that it need not.
     """
-    import pytest
-
     for name in names:
         if name.partition(".")[0] not in NOT_BEFORE:
             with contextlib.suppress(Exception):
                 module = importlib.import_module(name)
-                if not name.startswith(("_pytest", "pytest.")) and module is not pytest:
+                if name.partition(".")[0] not in ("_pytest", "pytest"):
                     module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
-def is_loaded(target: str) -> bool:
-    """Whether the layer's file is among what was imported before the forks."""
+def is_loaded(targets: "list[str]") -> bool:
+    """Whether one of the layer's files is among what was imported before the forks."""
+    wanted = {os.path.realpath(target) for target in targets}
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    return any(isinstance(file, str) and os.path.realpath(file) == os.path.realpath(target) for file in files)
+    return any(isinstance(file, str) and os.path.realpath(file) in wanted for file in files)
 
 
 def of_libraries() -> "list[str]":
@@ -131,8 +130,6 @@ def start(setup: "dict[str, Any]", order: str) -> int:
 
 def become(setup: "dict[str, Any]", order: str) -> NoReturn:
     """One run of the tests."""
-    import pytest
-
     hook = importlib.import_module("normcheck_audit_hook")  # which the runner has put on the path
 
     out = os.open(order + ".out", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -146,14 +143,46 @@ def become(setup: "dict[str, Any]", order: str) -> NoReturn:
     limit_memory()
     os.environ[hook.VARIABLE] = order
     hook.install(order)
-    sys.argv = ["pytest", *setup["arguments"]]
-    plugins: list[Any] = [] if order == setup["clean"] else [AtFirst()]
-    code = int(pytest.main(setup["arguments"], plugins))
+    code = of_program(setup["program"]) if setup["program"] else of_pytest(setup, order)
     with open(order + ".modules", "w", encoding="utf-8") as file:
         json.dump(of_libraries(), file)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def of_pytest(setup: "dict[str, Any]", order: str) -> int:
+    """The exit code of pytest."""
+    import pytest
+
+    sys.argv = ["pytest", *setup["arguments"]]
+    plugins: list[Any] = [] if order == setup["clean"] else [AtFirst()]
+    return int(pytest.main(setup["arguments"], plugins))
+
+
+def of_program(words: "list[str]") -> int:
+    """The exit code of what Python runs that is called with these words: `-m MODULE ...` or `FILE.py ...`."""
+    import runpy
+    import traceback
+
+    is_module = words[0] == "-m"
+    sys.argv = words[1:] if is_module else list(words)
+    try:
+        if is_module:
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as error:
+        if isinstance(error.code, int):
+            return error.code
+        if error.code is not None:
+            print(error.code, file=sys.stderr)
+        return error.code is not None
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 class AtFirst:

@@ -6,8 +6,10 @@ computed, run or judged.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from math import prod
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,16 +82,29 @@ class Case:
     overwrite: str = ""
     dy_data: str = "unit"
 
-    @property
+    # What follows from the fields is asked for many times a trial: each case keeps it, beside its fields.
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Case, _fields_of(self)  # without what is kept beside them: a hash is a process's own
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(_fields_of(self))
+
+    @cached_property
     def options(self) -> dict[str, Any]:
+        """`config` as a dict, which is not to be written to."""
         return dict(self.config)
 
-    @property
+    @cached_property
     def fits_in_16_bits(self) -> bool:
         """Whether float16 holds its numbers and those of a right layer, with digits to tell by."""
         return self.data in PLAIN_DATA and self.dy_data != "large" and self.eps >= 1e-5
 
-    @property
+    @cached_property
     def eps(self) -> float:
         """The number that is added to the variance."""
         eps = self.options.get("eps", self.kind.optional["eps"])
@@ -97,20 +112,20 @@ class Case:
             eps = 2 * roundoff(computing_dtype(self.dtype))
         return float(eps)
 
-    @property
+    @cached_property
     def parameter_shape(self) -> tuple[int, ...]:
         return self.kind.parameter_shape(self.shape, self.options)
 
-    @property
+    @cached_property
     def has_gamma(self) -> bool:
         keyword = self.kind.affine_keyword
         return bool(self.options.get(keyword, self.kind.optional[keyword]))
 
-    @property
+    @cached_property
     def has_beta(self) -> bool:
         return self.has_gamma and self.kind.has_beta and bool(self.options.get("bias", True))
 
-    @property
+    @cached_property
     def tracks(self) -> bool:
         """Whether the layer has running statistics."""
         return self.kind.tracks and bool(self.options.get("track_running_stats", True))
@@ -120,7 +135,7 @@ class Case:
         """Whether x and dy both are, so that a layer may read them in the order of memory."""
         return self.layout in CONTIGUOUS and self.dy_layout in CONTIGUOUS
 
-    @property
+    @cached_property
     def sharing(self) -> int:
         """How many numbers share a mean."""
         return self.kind.sharing(self.shape, self.options)
@@ -210,6 +225,9 @@ class Case:
         return ", ".join([*words, f"seed {self.seed}"])
 
 
+_fields_of: Any = attrgetter(*(field.name for field in fields(Case)))
+
+
 def make(like: str | Kind, shape: Sequence[int], *, groups: int = 1, axes: int = 1, **rest: Any) -> Case:
     """A case in few words: `groups` for GroupNorm, `axes` normalized ones for LayerNorm and RMSNorm.
 
@@ -231,10 +249,17 @@ def with_gamma(case: Case, gamma: bool) -> Case:
     return case if case.has_gamma == gamma else with_options(case, **{case.kind.affine_keyword: gamma})
 
 
-# Subject, torch and formula ask for the same numbers one after the other: the last few are kept.
-@lru_cache(maxsize=16)
+# Subject, torch and formula ask for the same numbers one after the other, and the next subject for those of its probes:
+# they are kept, of the few large cases only the last.
+SMALL = 4_000  # numbers of x
+
+
 def _numbers(case: Case, call: int) -> tuple[Array, Array]:
     """x and dy of one call, in no particular layout; not to be written to."""
+    return (_numbers_of_many if prod(case.shape) <= SMALL else _numbers_of_few)(case, call)
+
+
+def _draw_numbers(case: Case, call: int) -> tuple[Array, Array]:
     rng = np.random.default_rng((case.seed, call))
     shape = case.shape_of(call)
     dtype = dtype_named(case.dtype)
@@ -248,8 +273,12 @@ def _numbers(case: Case, call: int) -> tuple[Array, Array]:
     return x, dy.astype(dtype)
 
 
-@lru_cache(maxsize=16)
 def _parameters(case: Case) -> tuple[Array, Array]:
+    """gamma and beta; not to be written to."""
+    return (_parameters_of_many if prod(case.shape) <= SMALL else _parameters_of_few)(case)
+
+
+def _draw_parameters(case: Case) -> tuple[Array, Array]:
     rng = np.random.default_rng((case.seed, 1 << 20))
     shape = case.parameter_shape
     gamma, beta = rng.uniform(0.4, 2.5, shape) * rng.choice((-1.0, 1.0), shape), rng.standard_normal(shape) + 0.5
@@ -261,6 +290,13 @@ def _parameters(case: Case) -> tuple[Array, Array]:
         gamma.flat[0] = 0.0
     dtype = dtype_named(case.dtype)
     return gamma.astype(dtype), beta.astype(dtype)
+
+
+_numbers_of_many, _numbers_of_few = lru_cache(maxsize=1024)(_draw_numbers), lru_cache(maxsize=8)(_draw_numbers)
+_parameters_of_many, _parameters_of_few = (
+    lru_cache(maxsize=1024)(_draw_parameters),
+    lru_cache(maxsize=8)(_draw_parameters),
+)
 
 
 def _laid_out(array: Array, layout: str) -> Array:

@@ -7,7 +7,7 @@ and must not know how they are run or judged.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from reference.cases.case import ANOTHER, Case, make, with_gamma, with_options
@@ -227,5 +227,10 @@ def _modes(base: Case) -> Iterator[Case]:
 
 def designed_for(scope: Scope) -> list[Case]:
     """The designed cases that a subject of this scope takes, each once."""
+    return list(_designed_for(scope))
+
+
+@lru_cache(maxsize=64)  # most subjects of a kind have the same scope
+def _designed_for(scope: Scope) -> tuple[Case, ...]:
     fitted = dict.fromkeys(scope.fit(case) for case in probes(scope.kind, scope.ndims))
-    return [case for case in fitted if not scope.lacks(case)]
+    return tuple(case for case in fitted if not scope.lacks(case))

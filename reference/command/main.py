@@ -14,10 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from importlib.metadata import version
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,14 +23,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from reference.by_name import NOT_CHECKED, Asked, importing, outcome_of
-from reference.command.parser import names_of, parser
-from reference.configuration import configuration_for
+from reference.command.lean import import_torch_in_part
+from reference.command.parser import EXAMPLES, FIX_SECONDS, names_of, parser
+from reference.configuration import Configuration, configuration_for
 from reference.kinds import KINDS
 from reference.reporting.files import stream_of
 from reference.subjects.guard import describe, printable
 from reference.subjects.loading import Unusable
 
-if TYPE_CHECKING:  # they need the dictionary, which `--help` can do without
+if TYPE_CHECKING:  # they need the dictionary, or are slow to import, and `--help` can do without
+    from concurrent.futures import ProcessPoolExecutor
+
     from reference.command.baseline import Baseline
 
 DEFAULT = tuple(f"npnorm:{name}" for name in KINDS)
@@ -50,6 +50,7 @@ class _Output(Console):
 
 def run() -> NoReturn:
     """The command as the process that it is."""
+    import_torch_in_part()
     code = main()
     if any(thread.is_alive() for thread in importing):
         # interrupted, or refused at once: the interpreter must not be taken down while a thread imports C++
@@ -106,20 +107,22 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     _refuse_unwritable(options)
     if any(path is not None and stream_of(path) == 1 for path in (options.json, options.plot)):
         console = errors  # what a program reads from standard output must be that alone
-    baseline = _baseline(options)
+    configured = configuration_for(Path.cwd())
+    asked_for = _asked(options, configured)
+    baseline = _baseline(options, configured)
     reports: list[Any] = []
     refused: dict[str, str] = {}
     without_record: list[str] = []
     unwritten: OSError | None = None  # what came of printing; the files are written all the same
     outcomes: list[tuple[Asked, Any]] = []
-    for asked, outcome in _outcomes(_asked(options), options, errors):
+    for asked, outcome in _outcomes(asked_for, options, errors):
         if isinstance(outcome, str):
             _say(errors, outcome)
             refused[asked.shown] = outcome
             outcomes.append((asked, outcome))
             continue
         if baseline:
-            outcome, untold = _held(outcome, baseline, options)
+            outcome, untold = _held(asked, outcome, baseline, options)
             if untold:
                 _say(errors, untold)
                 without_record.append(outcome.subject)
@@ -132,10 +135,9 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
         if options.fix:
             _write_fixes(outcome, errors)
     _write(options, reports, refused)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        _tell_github(outcomes, reports, refused, errors)
+    _tell_github(outcomes, errors)
     if baseline and options.update_baseline:
-        _update(baseline, reports, options, errors)
+        _update(baseline, outcomes, options, errors)
     if unwritten:
         raise unwritten
     if not all(report.passed for report in reports):
@@ -143,42 +145,48 @@ def _check(options: argparse.Namespace, console: Console, errors: Console) -> in
     return 2 if refused or without_record else 0
 
 
-def _tell_github(
-    outcomes: list[tuple[Asked, Any]], reports: list[Any], refused: dict[str, str], errors: Console
-) -> None:
-    """Annotations, which GitHub reads from either stream: from this one, since the other may be a file."""
-    from reference.command import github
+def _tell_github(outcomes: list[tuple[Asked, Any]], errors: Console) -> None:
+    """What a job of GitHub is told, on this stream, since the other may be a file."""
+    from reference import github
 
-    for line in github.commands(outcomes):
+    def say(line: str) -> None:
         errors.print(printable(line, errors.encoding, most=len(line) * 10), markup=False, soft_wrap=True, emoji=False)
-    github.append_summary(reports, refused)
+
+    if github.is_job():
+        github.tell(outcomes, say)
 
 
-def _baseline(options: argparse.Namespace) -> "Baseline | None":
-    if options.baseline is None:
+def _baseline(options: argparse.Namespace, configured: Configuration) -> "Baseline | None":
+    """What was typed, or else what is configured for the subjects that are."""
+    path = options.baseline or (None if options.subjects else configured.baseline)
+    if path is None:
         if options.update_baseline:
             raise Unusable("Expected --baseline FILE with --update-baseline but got none")
         return None
     from reference.command.baseline import Baseline
 
-    return Baseline(options.baseline, new=options.update_baseline)
+    return Baseline(path, new=options.update_baseline)
 
 
-def _held(report: Any, baseline: "Baseline", options: argparse.Namespace) -> tuple[Any, str]:
+def _held(asked: Asked, report: Any, baseline: "Baseline", options: argparse.Namespace) -> tuple[Any, str]:
     """A report that also says what got worse; and why that cannot be told, if it cannot."""
     if options.update_baseline:
         return report, ""
     try:
-        worse = baseline.held(report, options.examples, options.seed)
+        worse = baseline.held(report, asked.options["examples"], options.seed)
     except Unusable as error:
-        return report, str(error)
+        return report, str(error) if report.passed else ""  # one that fails is not recorded
     return replace(report, regressions=worse, passed=report.passed and not worse), ""
 
 
-def _update(baseline: "Baseline", reports: list[Any], options: argparse.Namespace, errors: Console) -> None:
-    for report in reports:
+def _update(
+    baseline: "Baseline", outcomes: list[tuple[Asked, Any]], options: argparse.Namespace, errors: Console
+) -> None:
+    for asked, report in outcomes:
+        if isinstance(report, str):
+            continue
         if report.passed and not report.incomplete:
-            baseline.record(report, options.examples, options.seed)
+            baseline.record(report, asked.options["examples"], options.seed)
         else:
             _say(errors, f"{report.subject} is not recorded: {'not all was tried' if report.passed else 'it fails'}")
     try:
@@ -187,7 +195,7 @@ def _update(baseline: "Baseline", reports: list[Any], options: argparse.Namespac
         raise Unusable(f"{baseline.path} cannot be written: {error.strerror}") from error
 
 
-def _asked(options: argparse.Namespace) -> list[Asked]:
+def _asked(options: argparse.Namespace, configured: Configuration) -> list[Asked]:
     """The subjects that were named, or those of pyproject.toml, or npnorm's; what is typed goes before what is configured.
 
     Raises:
@@ -207,18 +215,16 @@ def _asked(options: argparse.Namespace) -> list[Asked]:
         "dtypes": options.dtypes,
         "strict": options.strict,
         "timeout": options.timeout,
+        "fix_seconds": options.fix_seconds,
     }
-    rest = {
-        "examples": options.examples,
-        "seed": options.seed,
-        "fix_seconds": 0.0 if options.no_fix_search or options.script else options.fix_seconds,
-        "annotate": options.annotate,
-    }
+    rest = {"seed": options.seed, "annotate": options.annotate}
     rest |= {option: value for option, value in typed.items() if value}
-    configured = configuration_for(Path.cwd())
+    rest |= {} if options.examples is None else {"examples": options.examples}
+    rest |= {"fix_seconds": 0.0} if options.no_fix_search or options.script else {}
+    defaults = {"examples": EXAMPLES, "fix_seconds": FIX_SECONDS}
     found = [configured.asked(subject) for subject in options.subjects] or configured.subjects
     found = found or [Asked(subject, subject, configured.defaults) for subject in DEFAULT]
-    return [replace(one, options={**one.options, **rest}) for one in found]
+    return [one.with_defaults(defaults).with_options(rest) for one in found]
 
 
 def _say(errors: Console, text: str) -> None:
@@ -263,7 +269,7 @@ def _outcomes(asked: Sequence[Asked], options: argparse.Namespace, errors: Conso
         except NOT_CHECKED as error:
             yield one, str(error)
     named = _part(named, options.shard)
-    if len(named) > 1 and options.examples >= MANY:
+    if len(named) > 1 and max(one.options["examples"] for one in named) >= MANY:
         with _pool(min(len(named), os.cpu_count() or 1)) as pool:
             waiting = [(one, pool.submit(outcome_of, one)) for one in named]
             for one, future in waiting:
@@ -281,11 +287,18 @@ def _part(named: list[Asked], shard: tuple[int, int] | None) -> list[Asked]:
     return named[which - 1 :: count]
 
 
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too, and is for the command
+    import_torch_in_part()
+
+
 @contextlib.contextmanager
-def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(count: int) -> Iterator["ProcessPoolExecutor"]:
     """Processes that check subjects; when the command is ended they end at once, and do not finish their work first."""
-    ignored = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too, and is for the command
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=signal.signal, initargs=ignored) as pool:
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import active_children, get_context
+
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin_worker) as pool:
         try:
             yield pool
         except BaseException:
@@ -362,6 +375,8 @@ def _refuse_unwritable(options: argparse.Namespace) -> None:
 
 def _write(options: argparse.Namespace, reports: list[Any], refused: dict[str, str]) -> None:
     """The files that were asked for; with the refused subjects, so that none is missing unnoticed."""
+    from importlib.metadata import version
+
     from reference.reporting import json_report, picture
 
     versions = {name: version(name) for name in ("numpy", "torch")}

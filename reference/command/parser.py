@@ -7,6 +7,7 @@ from reference.configuration import NAMES
 from reference.dtypes import DTYPES
 from reference.kinds import KINDS
 
+EXAMPLES = 200  # random cases a subject
 FIX_SECONDS = 10.0
 
 EPILOG = """\
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("subjects", nargs="*", metavar="SUBJECT")
     found.add_argument("--like", metavar="NAME", help=f"one of {', '.join(KINDS)}; by default what "
                        "the name says")  # fmt: skip
-    found.add_argument("--examples", type=_count, default=200, metavar="N", help="random cases (default 200)")
+    found.add_argument("--examples", type=_count, metavar="N", help=f"random cases (default {EXAMPLES})")
     found.add_argument("--seed", type=_count, default=0, metavar="N", help="of the random cases (default 0)")
     found.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     shown = found.add_mutually_exclusive_group()
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     fixing = found.add_mutually_exclusive_group()
     fixing.add_argument("--fix", action="store_true", help="write the fix into the layer's file, if one is proved")
     fixing.add_argument("--no-fix-search", action="store_true", help="look for no fix")
-    found.add_argument("--fix-seconds", type=_seconds, default=FIX_SECONDS, metavar="S", help="seconds of search for a "
+    found.add_argument("--fix-seconds", type=_seconds, metavar="S", help="seconds of search for a "
                        f"fix, at most (default {FIX_SECONDS:g}); its proof takes some more")  # fmt: skip
     found.add_argument("--annotate", action="store_true", help="say what the layer's lines hold in a failing case, "
                        "also where a fix is found")  # fmt: skip

@@ -6,6 +6,7 @@ that was computed once is kept. This module knows formulas and numbers; it decid
 
 from enum import Enum
 from functools import lru_cache
+from math import isfinite, prod
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from reference.truth.verdict import Trial
 REPRODUCED = 1e4  # units: a formula that agrees to twelve digits is the layer's; wrong ones differ in the first few
 SMALL = 130  # numbers of x up to which the true derivative of a changed forward is taken
 DIFFERENTIATED = 3  # on how many cases of each mode and rank
+PREDICTED = 20_000  # arrays that are kept for the next layer, of some hundred numbers each
+LARGEST = 1_500  # numbers in one of them
 
 Suspects = tuple[Suspect, ...]
 
@@ -33,6 +36,8 @@ class Backward(Enum):
     RIGHT = "the backward of the right forward, which computes its own arrays"
     NODE_BY_NODE = "as FOLLOWS, but through every node, so that the mean term has what comes before the mean's node"
 
+    __hash__ = object.__hash__  # there is one of each; Enum's own hashes the name each time
+
 
 # FOLLOWS takes xhat to have no mean of its own, so that mean(d - xhat * ...) is mean(d). Backpropagation node by node
 # does not: its mean term is that of all that flows into the mean's node. The two differ where the forward is wrong.
@@ -43,6 +48,9 @@ _NODE_BY_NODE: Variant = {
         else p.backward_average(p.d - p.backward_xhat * p.backward_average(p.d * p.backward_xhat))
     )
 }
+
+
+_PREDICTED: dict[tuple[Suspects, Case, str, Backward], Array] = {}
 
 
 class Formulas:
@@ -91,6 +99,19 @@ class Formulas:
 
     def predicted(self, suspects: Suspects, case: Case, name: str, backward: Backward) -> Array:
         """The value of `name` that the formula with these mistakes gives; empty where it has none."""
+        if self.base:
+            return self._predicted(suspects, case, name, backward)
+        key = (suspects, case, name, backward)  # it is the same for every layer that is held to torch's formula
+        value = _PREDICTED.get(key)
+        if value is None:
+            value = self._predicted(suspects, case, name, backward)
+            if value.size <= LARGEST:
+                if len(_PREDICTED) >= PREDICTED:
+                    del _PREDICTED[next(iter(_PREDICTED))]
+                _PREDICTED[key] = value
+        return value
+
+    def _predicted(self, suspects: Suspects, case: Case, name: str, backward: Backward) -> Array:
         forward = tuple(s for s in suspects if s.forward)
         own = tuple(s for s in suspects if not s.forward)  # the backward's own mistakes
         if name not in GRADIENTS:
@@ -150,7 +171,7 @@ class Formulas:
             if name in suspect.changes:
                 last = self._last(case, forward)
                 shape = last.view.shape if name == "dx" else last.view.gamma_shape
-                if value.size != np.prod(shape):
+                if value.size != prod(shape):
                     return np.empty(0)  # a change of the shape before this one
                 value = np.asarray(suspect.changes[name](last, value.reshape(shape)))
         return value
@@ -174,8 +195,8 @@ def _right_pass(case: Case) -> Pass:
 def _few_small_ones(cases: list[Case]) -> set[Case]:
     """The smallest cases of each mode and rank."""
     kinds: dict[tuple[bool, int], list[Case]] = {}
-    for case in sorted(cases, key=lambda case: np.prod(case.shape)):
-        if np.prod(case.shape) <= SMALL and case.data != "large":  # the step of the derivative would not be seen there
+    for case in sorted(cases, key=lambda case: prod(case.shape)):
+        if prod(case.shape) <= SMALL and case.data != "large":  # the step of the derivative would not be seen there
             kinds.setdefault((case.training, len(case.shape)), []).append(case)
     return {case for found in kinds.values() for case in found[:DIFFERENTIATED]}
 
@@ -206,7 +227,7 @@ def reproduction_error(got: Array, predicted: Array, scale: Array, dtype: str) -
     # where a change left another shape, no element has a scale of its own: the widest is each one's
     widest = float(np.max(scale, initial=0)) if scale.size != got.size else scale.reshape(-1)
     with np.errstate(all="ignore"):
-        magnitude = np.abs(predicted).astype(np.float64)
-        spread = np.fmax.reduce(magnitude) if np.isfinite(np.fmax.reduce(magnitude)) else 0.0
+        largest = float(np.fmax.reduce(np.abs(predicted)))
+        spread = largest if isfinite(largest) else 0.0
         units = np.maximum(np.asarray(widest, dtype=np.float64), spread)
-    return float(error_units(got, predicted, np.broadcast_to(units, got.shape), dtype).max())
+    return float(error_units(got, predicted, units, dtype).max())

@@ -11,8 +11,7 @@ numbers is not looked at, and how a finding is put into words is not known here.
 from collections.abc import Callable, Sequence
 from copy import copy
 from itertools import combinations
-
-import numpy as np
+from math import prod
 
 from reference.cases.case import Case
 from reference.diagnosis.faults import FAULTS, Constant
@@ -45,7 +44,7 @@ class Search:
 
     def __init__(self, kind: Kind, trials: list[Trial], convention: Convention) -> None:
         # Most suspects are innocent: the trials that rule them out soonest, the wrong and the small ones, come first.
-        self.trials = sorted(trials, key=lambda trial: (not trial.wrong, np.prod(trial.case.shape) * trial.case.calls))
+        self.trials = sorted(trials, key=lambda trial: (not trial.wrong, prod(trial.case.shape) * trial.case.calls))
         self.suspects = suspects_of(kind, trials, convention.changes)
         self.formulas = Formulas(self.trials, convention.changes)
         constants = (f for f in FAULTS.values() if f.constant and f.where is None and kind.name in f.layers)

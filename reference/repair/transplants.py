@@ -108,7 +108,10 @@ def one_pass(site: Site) -> Iterator[Change]:
     base = site.text(squared[0].left, ATOM)
     inside = text[start:first] + base + text[last:end]
     inside = re.sub(r"\((" + re.escape(base) + r")\)\.", r"\1.", inside)
-    yield re.sub(r"\.mean\(", ".var(", inside, count=1), ATOM, 3.0
+    variance = re.sub(r"\.mean\(", ".var(", inside, count=1)
+    if speaks_torch(site.source):  # whose var divides by n - 1
+        variance = f"{variance[:-1]}, unbiased=False)"
+    yield variance, ATOM, 3.0
 
 
 def mean_of_squares(site: Site) -> Iterator[Change]:

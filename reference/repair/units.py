@@ -3,8 +3,10 @@
 Knows the subject and its source; not what is right, nor which edits there are.
 """
 
+import contextlib
 import gc
 import inspect
+import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
@@ -49,10 +51,44 @@ def locate(subject: Subject, cases: list[Case], clock: Clock) -> Located:
     Raises:
         NoSource: nowhere, or it is not what was loaded.
     """
+    ran = _ran_in(subject, cases, clock)
+    return _located(_file_of(subject, cases[0], ran), ran)
+
+
+def locate_all(subject: Subject, cases: list[Case], clock: Clock) -> list[Located]:
+    """Where a subject is written, and the other files of its project that run: those of its package, or beside it.
+
+    Raises:
+        NoSource: the first is nowhere, or is not what was loaded.
+    """
+    ran = _ran_in(subject, cases, clock)
+    own = _file_of(subject, cases[0], ran)
+    found = [_located(own, ran)]
+    project = _project_of(own)
+    for filename in dict.fromkeys(code.co_filename for code in ran):
+        if filename != own and _is_theirs(filename) and project in Path(os.path.realpath(filename)).parents:
+            with contextlib.suppress(NoSource):
+                found.append(_located(filename, ran))
+    return found
+
+
+def _project_of(filename: str) -> Path:
+    """The folder of the package that a file is in, the outermost; that of the file where it is in none."""
+    folder = Path(os.path.realpath(filename)).parent
+    while (folder / "__init__.py").is_file() and (folder.parent / "__init__.py").is_file():
+        folder = folder.parent
+    return folder
+
+
+def _ran_in(subject: Subject, cases: list[Case], clock: Clock) -> dict[CodeType, Mapping[str, Any]]:
     ran: dict[CodeType, Mapping[str, Any]] = {}
     for case in cases:
         ran |= _ran(subject, case, clock)
-    filename = _file_of(subject, cases[0], ran)
+    return ran
+
+
+def _located(filename: str, ran: Mapping[CodeType, Mapping[str, Any]]) -> Located:
+    """One file, and those of its functions that ran."""
     own = {code: module for code, module in ran.items() if code.co_filename == filename}
     source = read_source(filename, next(iter(own.values())))
     keys = {code: key for code in own if (key := source.key_of(code)) is not None}
@@ -100,6 +136,7 @@ def _file_of(subject: Subject, case: Case, ran: Mapping[CodeType, Any]) -> str:
         if code is not None and code.co_filename in files:
             return str(code.co_filename)
     others = [name for name in files if _is_theirs(name)]
+    others = [name for name in others if os.path.isfile(name)] or others  # what was made of a string is in none
     if not others:
         raise NoSource("it runs no Python of a file that could be edited: it is built in, or in a library")
     return max(others, key=others.count)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import prod
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -51,6 +52,17 @@ def obscurity(trial: Trial) -> int:
 
 
 def _obscurity_of(trial: Trial, name: str) -> int:
+    """The same of one array; kept, since sorting asks for it again and again."""
+    kept = _KEPT.setdefault(trial, {})
+    if name not in kept:
+        kept[name] = _measured_obscurity(trial, name)
+    return kept[name]
+
+
+_KEPT: WeakKeyDictionary[Trial, dict[str, int]] = WeakKeyDictionary()
+
+
+def _measured_obscurity(trial: Trial, name: str) -> int:
     got, truth = trial.seen.outcome.get(name), trial.expected.truth
     exact, scale = (values[name].astype(np.float64) for values in (truth.exact, truth.scale))
     if got is None or got.shape != exact.shape or not is_real(got.dtype):

@@ -4,6 +4,7 @@ Knows forms and shapes; not what the right numbers are.
 """
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def keep_state(seen: Observation, layer: Any, form: Form, like: Array, case: Cas
 def _updates(gradient: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
     """Whether parameter - rate * gradient has as many numbers as the parameter."""
     try:
-        return bool(np.prod(np.broadcast_shapes(gradient, parameter)) == np.prod(parameter))
+        return prod(np.broadcast_shapes(gradient, parameter)) == prod(parameter)
     except ValueError:
         return False
 
@@ -149,7 +150,7 @@ def _updates(gradient: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
 def parameter_like(value: Array, own: tuple[int, ...], case: Case) -> Array:
     """`value` in the parameters' shape, where only axes of 1 or a flattening of several axes tell them apart."""
     shape = case.parameter_shape
-    if value.size != int(np.prod(shape)):
+    if value.size != prod(shape):
         return value
     squeezed = tuple(size for size in value.shape if size != 1)
     same = (tuple(size for size in other if size != 1) for other in (shape, own))

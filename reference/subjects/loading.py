@@ -66,7 +66,7 @@ def load(subject: str) -> Any:
     """
     place, name = parts_of(subject)
     forward, plus, backward = name.partition("+")
-    module = _module(place, name)
+    module = _module(place)
     for one in (forward, backward) if plus else (forward,):
         _refuse_absent(module, place, one)
     if plus:
@@ -83,7 +83,7 @@ def layers_of(subject: str) -> tuple[str, ...]:
         Unusable: there is none, or importing it failed.
     """
     place, _ = parts_of(subject)
-    module = _module(place, ALL)
+    module = _module(place)
     own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
     found = []
     for name, value in own.items():
@@ -105,17 +105,16 @@ def _has(owner: type, methods: tuple[str, ...]) -> bool:
     return any(callable(getattr(owner, name, None)) for name in methods)
 
 
-def _module(place: str, name: str) -> Any:
+def _module(place: str) -> Any:
     is_file = place.endswith(".py") or "/" in place or os.sep in place
     # whatever their file does when it is imported, a call of sys.exit too
     imported = attempt(lambda: _module_of_file(Path(place)) if is_file else _module_of_name(place), shield=False)
+    if is_file and "attempted relative import" in imported.failure:
+        imported = attempt(lambda: _module_of_package(Path(place)), shield=False)
     if isinstance(imported.error, Unusable):
         raise imported.error
     if imported.error is not None:
-        hint = ""
-        if is_file and "attempted relative import" in imported.failure:
-            hint = f"; it is part of a package: from the folder above it, normcheck {_dotted(Path(place))}:{name}"
-        raise Unusable(f"{place} cannot be imported: {imported.failure}{hint}") from imported.error
+        raise Unusable(f"{place} cannot be imported: {imported.failure}") from imported.error
     return imported.value
 
 
@@ -137,15 +136,6 @@ def _refuse_half_a_pair(module: Any, place: str, name: str) -> None:
         raise Unusable(f"{name} is half of a layer: name both functions, as {place}:{name}+{other}")
 
 
-def _dotted(path: Path) -> str:
-    """The dotted name of a file in its package, as far up as there are packages."""
-    parts, folder = [path.stem], path.resolve().parent
-    while (folder / "__init__.py").exists() or len(parts) == 1:
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return ".".join(parts)
-
-
 def _module_of_file(path: Path) -> Any:
     if not path.is_file():
         raise Unusable(f"Expected a file {path} but there is none")
@@ -156,6 +146,20 @@ def _module_of_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
     spec.loader.exec_module(module)
+    return module
+
+
+def _module_of_package(path: Path) -> Any:
+    """A file with relative imports: by its dotted name, as far up as there are packages; one folder up in any case."""
+    parts, folder = [path.stem], path.resolve().parent
+    while (folder / "__init__.py").exists() or len(parts) == 1:
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    name = ".".join(parts)
+    sys.path.insert(0, str(folder))
+    module = importlib.import_module(name)
+    if os.path.realpath(getattr(module, "__file__", None) or "") != str(path.resolve()):
+        raise Unusable(f"{path} is {name}, part of a package, but {name} is imported from {module.__file__}")
     return module
 
 

@@ -98,9 +98,9 @@ def error_units(got: Array, exact: Array, scale: Array, dtype: str) -> Array:
     floored = np.maximum(scale.astype(np.float64), smallest_normal(dtype))
     with np.errstate(all="ignore"):  # divided in this order, since u times the smallest normal number would be 0
         errors = np.abs(got.astype(exact.dtype) - exact).astype(np.float64) / floored / roundoff(dtype)
-        truth = exact.astype(np.float64)
-    odd = ~np.isfinite(errors)
-    if odd.any():
-        same = (np.isnan(got) & np.isnan(truth)) | (got == truth)
-        errors[odd] = np.where(same[odd], 0.0, np.inf)
+        finite = np.isfinite(errors)
+        if not finite.all():
+            odd, truth = ~finite, exact.astype(np.float64)
+            same = (np.isnan(got) & np.isnan(truth)) | (got == truth)
+            errors[odd] = np.where(same[odd], 0.0, np.inf)
     return np.asarray(errors)

@@ -6,6 +6,7 @@ other, which is the direct comparison with torch. Where torch is not within it, 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -21,14 +22,14 @@ from reference.truth.tolerance import tolerance_of
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A case and how the subject did."""
+    """A case and how the subject did; a trial is equal to itself alone."""
 
     case: Case
     seen: Observation
     expected: Expected
     comparisons: dict[str, Comparison]
 
-    @property
+    @cached_property
     def wrong(self) -> tuple[str, ...]:
         """The quantities that failed."""
         return tuple(name for name, comparison in self.comparisons.items() if not comparison.passed)

@@ -93,6 +93,7 @@ def serve(stage: int | None, of: type["Served"] | None = None) -> NoReturn:
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):  # whatever it prints, from C too, goes nowhere
         os.dup2(nothing, standard)
+    sys.dont_write_bytecode = True  # nothing is left beside their file; and it may be mended twice within a second
     guard.USERS_OWN = ()  # Ctrl-C is the parent's; here a KeyboardInterrupt is raised by the stranger
     _die_with_parent()
     _limit_memory()

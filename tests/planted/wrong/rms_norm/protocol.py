@@ -42,11 +42,6 @@ class RMSNormCacheInModule(RowsRMSNorm):
         return super().backward(dy)
 
 
-class RMSNormOfLlama(RowsRMSNorm):
-    def __init__(self, normalized_shape, eps=1e-6, elementwise_affine=True):  # planted: the default
-        super().__init__(normalized_shape, eps, elementwise_affine)
-
-
 class RMSNormGammaFromZero(ClosedFormRMSNorm):
     def __init__(self, normalized_shape, eps=None, elementwise_affine=True):
         super().__init__(normalized_shape, eps, elementwise_affine)
@@ -89,7 +84,6 @@ ROWS = (
     planted(RMSNormBackwardToBeDone, "backward-raises", "dx dgamma", "over rows; always", raises=True),
     planted(RMSNormReusedGradient, "result-overwritten", "dx", "closed form; a buffer for dx; all numbers are right"),
     planted(RMSNormCacheInModule, "instances-share-state", "dx dgamma", "over rows; a dict of the module"),
-    planted(RMSNormOfLlama, "eps-default", "", "over rows; 1e-6"),
     planted(RMSNormGammaFromZero, "parameters-start-elsewhere", "", "closed form; gamma from 0"),
     planted(OnePlusGammaRMSNorm, "gamma-plus-one", "y dx", "one method for what multiplies; gamma starts at 1"),
     planted(RMSNormSquaresInHalf, "computed-in-16-bits", "y dx dgamma", "trailing axes; where x is float16"),

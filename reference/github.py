@@ -1,4 +1,4 @@
-"""What the command does when it runs in a job of GitHub: says where the lines are, and leaves a summary.
+"""What is done in a job of GitHub, by the command and by the pytest plugin: says where the lines are, and leaves a summary.
 
 Knows the variables of the environment and finds lines in the user's files, which it reads and never imports; what is said
 is `reporting.github`'s.
@@ -7,7 +7,7 @@ is `reporting.github`'s.
 import ast
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from reference.by_name import Asked
@@ -17,6 +17,23 @@ from reference.subjects.loading import Unusable, parts_of
 from reference.subjects.names import BACKWARDS
 
 Outcomes = Sequence[tuple[Asked, CheckResult | str]]
+
+
+def is_job() -> bool:
+    """Whether this runs in one."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def tell(outcomes: Outcomes, say: Callable[[str], None]) -> None:
+    """Annotations by `say`, a line each, which GitHub reads from either stream, and the summary of the job, if it has one.
+
+    Raises:
+        Unusable: the summary cannot be written.
+    """
+    for line in commands(outcomes):
+        say(line)
+    reports = [outcome for _, outcome in outcomes if not isinstance(outcome, str)]
+    append_summary(reports, {asked.shown: outcome for asked, outcome in outcomes if isinstance(outcome, str)})
 
 
 def commands(outcomes: Outcomes) -> list[str]:

@@ -56,7 +56,7 @@ def probe(
     designed = designed_for(discovery.scope)
     run = Run(subject, convention, clock, len(designed) + examples, progress)
     trials = run.designed(designed)
-    parts = not_meant(trials, scope.shape_implied)
+    parts = not_meant(trials)
     if parts:
         trials = run.only(without(trials, list(parts)))
         discovery = discovery.without_parts(parts)

@@ -21,7 +21,9 @@ from reference.dtypes import DTYPES
 from reference.kinds import KINDS
 from reference.subjects.in_process import InProcess
 from reference.subjects.torch_pass import array_of, tensor_of
+from reference.truth.compare import compare
 from reference.truth.convention import TORCH
+from reference.truth.tolerance import SPARE
 from reference.truth.verdict import judge
 
 # --- modules ----------------------------------------------------------------------------------------------------------
@@ -441,3 +443,31 @@ def test_a_device_that_there_is_not_is_refused(folder, capsys):
     (folder / "norms.py").write_text(FILE)
     assert main(["norms.py:rms_norm", "--device", "nowhere"]) == 2
     assert "Expected a device that torch has here but got 'nowhere'" in capsys.readouterr().err
+
+
+# --- gradients that autograd derives ----------------------------------------------------------------------------------
+
+
+class RMSNormThatWidensTwice(RMSNorm):
+    """Right: in 16 bits each x.float() rounds its share of dx, which is autograd's doing."""
+
+    def forward(self, x):
+        rstd = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + (self.eps or torch.finfo(torch.float32).eps))
+        return (x.float() * rstd * self.weight.float()).to(x.dtype)
+
+
+def test_a_share_of_dx_is_rounded_by_autograd_and_not_by_the_layer():
+    case = make("RMSNorm", (40, 12), dtype="bfloat16", seed=17)
+    right, by_hand = from_torch(RMSNormThatWidensTwice, "RMSNorm"), from_torch(LayerNormFunction)
+    trial = judge(InProcess(right, KINDS["RMSNorm"], "twice"), case, TORCH)
+    assert trial.seen.derived
+    assert not trial.wrong
+    assert trial.comparisons["dx"].error < 0.5, "held to one rounding it would be off by more"
+    tight = trial.expected.truth.exact["dx"], TORCH.expected(case).truth.scale["dx"]
+    assert not compare("dx", trial.seen.outcome["dx"], *tight, "bfloat16", 1 + SPARE).passed
+    case = make("LayerNorm", (40, 12), dtype="bfloat16", seed=17)
+    assert not judge(InProcess(by_hand, KINDS["LayerNorm"], "by hand"), case, TORCH).seen.derived
+
+
+def test_a_layer_that_widens_twice_passes():
+    assert quick(RMSNormThatWidensTwice).passed

@@ -24,7 +24,6 @@ class Scope:
         averages: whether it takes momentum=None.
         dear: whether every new shape costs it much, as it does what is compiled: then random cases have shapes, dtypes and
             options of the designed ones.
-        shape_implied: whether it is not told its normalized shape, but by gamma's alone.
     """
 
     kind: Kind
@@ -38,7 +37,6 @@ class Scope:
     modes: tuple[bool, ...] = (True, False)
     averages: bool = True
     dear: bool = False
-    shape_implied: bool = False
 
     @classmethod
     def full(cls, kind: Kind) -> "Scope":

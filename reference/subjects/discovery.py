@@ -75,9 +75,8 @@ class _Explorer:
         self._refuse_strange_constructor()
         reading = read(self.subject, self.ndims, self.dtypes, self.clock)
         keywords = self.subject.keywords
-        implied = bool(getattr(self.subject.factory, "shape_implied", False))
         dear = self.subject.compiles
-        self.scope = Scope(kind, kind.ranks, DTYPES, keywords=keywords, shape_implied=implied, dear=dear)
+        self.scope = Scope(kind, kind.ranks, DTYPES, keywords=keywords, dear=dear)
         self._parameters(reading)
         for keyword in kind.keywords:
             if keyword not in keywords:

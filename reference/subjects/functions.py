@@ -205,6 +205,11 @@ def from_functions(
             """What the cache has noted, where it is an adapter's."""
             return getattr(getattr(self, "cache", None), "findings", ())
 
+        @property
+        def derived(self) -> bool:
+            """Whether backward is a framework's own, as the adapter saw."""
+            return getattr(getattr(self, "cache", None), "derived", False) is True
+
         def forward(self, x: Array) -> Any:
             self.x, given = x, self.given()
             try:
@@ -250,7 +255,7 @@ def from_functions(
     # where the function's name does not tell what it is like, `like` is the better name
     FunctionLayer.__name__ = FunctionLayer.__qualname__ = own_name if kind_in(own_name) is kind else kind.name
     FunctionLayer.like = kind.name  # type: ignore[attr-defined]
-    FunctionLayer.shape_implied = "normalized_shape" not in arguments  # type: ignore[attr-defined]
+    FunctionLayer.size_untold = "normalized_shape" not in arguments  # type: ignore[attr-defined]
     FunctionLayer.functions = (forward, backward)  # type: ignore[attr-defined]
     FunctionLayer.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in keywords]

@@ -127,6 +127,7 @@ class _Programs:
         self.model, self.kind, self._orders = model, kind, orders
         self._kept: dict[Any, Callable[..., Any]] = {}
         self._compiled: set[Any] = set()
+        self._derived: dict[Any, bool] = {}
         self.on_compiled: Callable[[float], None] = lambda seconds: None
         self._traced = True  # until it turns out that it cannot be: then each of its steps is run by itself
 
@@ -169,6 +170,20 @@ class _Programs:
         except Exception:  # whatever it raises: it does not take such an x
             return False
         return getattr(y, "shape", None) == shape
+
+    def derived(self, config: Mapping[str, Any], training: bool, x: Array, values: Values) -> bool:
+        """Whether no part of the forward brings a gradient of its own; the same for all x of a rank."""
+        import jax
+
+        key = (*sorted(config), training, x.ndim)
+        if key not in self._derived:
+            try:
+                with jax.enable_x64(True):
+                    program = jax.make_jaxpr(_ordered(self.model.applied(config, training), self.order))(x, values)
+                self._derived[key] = "custom_vjp" not in str(program)
+            except Exception:  # it cannot be traced, and is run step by step
+                self._derived[key] = False
+        return self._derived[key]
 
     def run(self, config: Mapping[str, Any], training: bool, *inputs: Any) -> tuple[Any, Any, Any]:
         """y, the new running statistics, and the gradients of x and of the parameters.
@@ -286,6 +301,12 @@ class _Layer:
         for role, value in new.items() if training else ():
             setattr(self, role, value)
         return np.asarray(y)
+
+    @property
+    def derived(self) -> bool:
+        """Whether its gradients are JAX's own, of a forward without a `custom_vjp`."""
+        x, parameters, state = self._given
+        return self._programs.derived(self._config, self._mode, x, {**parameters, **state})
 
     def backward(self, dy: Array) -> Array:
         _, _, gradients = self._programs.run(self._config, self._mode, *self._given, np.array(dy))

@@ -36,6 +36,7 @@ class Observation:
         refused: how the constructor, the first forward, or backward in eval mode or for want of memory refused the case:
             an exception in words; else "". What came before it is in the outcome.
         seconds: of the processor that the layer took.
+        derived: whether the gradients are a framework's own derivative of the forward, and nobody wrote them by hand.
         raised: the stage ("forward", "backward") in which an exception came, else "".
     """
 
@@ -45,6 +46,7 @@ class Observation:
     refused: str = ""
     raised: str = ""
     seconds: float = 0.0
+    derived: bool = False
 
     def find(self, id: str, quantity: str, detail: str, hazard: bool = False) -> None:
         self.findings.append(Finding(id, quantity, detail, hazard))

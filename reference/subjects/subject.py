@@ -215,6 +215,7 @@ class Subject:
             keep_array(seen, "dx", given.get("dx"), dy, case, self.channels_last)
             keep_gradients(seen, layer, given, self.form, x, case)
             keep_state(seen, layer, self.form, x, case)
+        seen.derived = getattr(layer, "derived", False) is True
         seen.findings += [finding for finding in getattr(layer, "findings", ()) if type(finding) is Finding]
         _note_overwritten(seen, held)
 

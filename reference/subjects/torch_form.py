@@ -149,6 +149,11 @@ class ModuleLayer:
     def findings(self) -> list[Finding]:
         return self._pass[0].findings if self._pass else []
 
+    @property
+    def derived(self) -> bool:
+        """Whether its backward is autograd's own."""
+        return bool(self._pass) and self._pass[0].derived
+
     def names_by_role(self) -> dict[str, str]:
         """What its parameters and buffers are, those that are known."""
         return {name: role for name, role in self._role_of_name.items() if role is not None}

@@ -77,6 +77,20 @@ class Pass:
         self._y, self._parameters = y, dict(parameters)
         return array_of(y)
 
+    @property
+    def derived(self) -> bool:
+        """Whether no step of the backward was written by hand, as that of a torch.autograd.Function."""
+        waiting, seen = [self._y.grad_fn], set()
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if isinstance(node, torch.autograd.function.BackwardCFunction) and node is not self.x.grad_fn:
+                return False
+            waiting += [other for other, _ in node.next_functions]
+        return True
+
     def backward(self, dy: Array) -> tuple[Any, dict[str, Any]]:
         """dx, and the gradients of the parameters by name; None for what has none."""
         if not isinstance(self._y, torch.Tensor) or not self._y.requires_grad:

@@ -19,13 +19,8 @@ PARTS: dict[str, Belongs] = {
 TELLING = ("unit", "shifted", "integers")  # data of which a wrong output shows
 
 
-def not_meant(trials: Sequence[Trial], shape_implied: bool = False) -> dict[str, str]:
-    """The parts that the layer is not made for, and what says so; empty where it is wrong in the others too.
-
-    Args:
-        shape_implied: whether nobody tells the layer how many axes to normalize; then a wrong output is enough, as it is of
-            a function that normalizes the last.
-    """
+def not_meant(trials: Sequence[Trial]) -> dict[str, str]:
+    """The parts that the layer is not made for, and what says so; empty where it is wrong in the others too."""
     single = {name for name, belongs in RANKS.items() if name != "2D" and _is_right(_inside(trials, belongs))}
     found: dict[str, str] = {}
     for name, belongs in PARTS.items():
@@ -37,10 +32,7 @@ def not_meant(trials: Sequence[Trial], shape_implied: bool = False) -> dict[str,
         if beyond or (name in RANKS and single):
             found[name] = f"it is not made for that: dgamma comes in another shape than gamma ({min(shapes)})"
     rest = [trial for trial in trials if not any(PARTS[name](trial.case) for name in found)]
-    found = found if _is_right([trial for trial in rest if trial.case.data in TELLING]) else {}
-    if shape_implied and any("y" in trial.wrong for trial in _inside(trials, PARTS[SEVERAL_AXES])):
-        found.setdefault(SEVERAL_AXES, "nothing but gamma's shape tells it of them, and its output is another there")
-    return found
+    return found if _is_right([trial for trial in rest if trial.case.data in TELLING]) else {}
 
 
 def without(trials: Sequence[Trial], parts: Sequence[str]) -> list[Trial]:

@@ -19,6 +19,9 @@ rounded, whatever its terms were, and what float32 loses before is float32's tol
 is all that it may be off by. A layer that rounds xhat, rstd or a product in between is off by u of that too, up to once
 the terms, which is more where y is no larger than its terms are; sums and squares in 16 bits are off by far more. Running
 statistics are kept in the dtype of x, and so rounded at each update; what is computed from them later bears that.
+
+Where a framework derives the gradients itself, each use of an x of 16 bits rounds its share of dx, and so is the sum of the
+shares: `DERIVED` times the terms, two uses and their sum with one to spare, which whoever wrote the forward cannot avoid.
 """
 
 from reference.cases.case import Array, Case
@@ -27,6 +30,7 @@ from reference.dtypes import NARROW, computing_dtype, roundoff
 TOLERANCE = 64.0
 SPARE = 1 / 16
 MANY, DRIFT = 5_000, 16.0
+DERIVED = 4.0
 POWER = {"y": 1, "dx": 2, "dgamma": 1, "dbeta": 0, "running_mean": 1, "running_var": 1}
 
 

@@ -11,13 +11,14 @@ from functools import cached_property
 import numpy as np
 
 from reference.cases.case import Array, Case
+from reference.dtypes import NARROW
 from reference.subjects.guard import Clock
 from reference.subjects.judged import Judged
 from reference.subjects.observation import Finding, Observation
 from reference.truth.compare import Comparison, compare
 from reference.truth.convention import Convention, Expected
 from reference.truth.exact import QUANTITIES
-from reference.truth.tolerance import tolerance_of
+from reference.truth.tolerance import DERIVED, tolerance_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,9 @@ def _beside_torch(comparison: Comparison, got: Array, expected: Expected, dtype:
 def held_against(convention: Convention, expected: Expected, case: Case, seen: Observation) -> Trial:
     """What was seen of a case, compared with what must be."""
     truth = expected.truth
+    if seen.derived and case.dtype in NARROW:
+        truth = truth._replace(scale={**truth.scale, "dx": truth.scale["dx"] + DERIVED * truth.terms["dx"]})
+        expected = replace(expected, truth=truth)
     comparisons = {}
     for name, value in truth.exact.items():
         tolerance = tolerance_of(name, truth.conditioning, case.dtype)

@@ -37,6 +37,7 @@ WANTED = {  # the ids that there must be, by what they spoil or touch
     "input gradient": """
         dx-mean-term-missing dx-mean-term-sign dx-mean-term-doubled dx-mean-term-added dx-projection-term-missing
         dx-projection-term-sign dx-statistics-held-constant dx-projection-uses-x dx-gamma-missing dx-gamma-twice
+        dx-projection-term-without-gamma dx-mean-term-without-gamma
         dx-rstd-missing dx-rstd-squared dx-eps-missing dx-divides-by-n-minus-1 dx-sum-not-mean dx-last-axis-only
         dx-divided-by-batch dx-sign dx-gamma-outside-means dx-projection-term-doubled dx-diagonal-only
         dx-divides-by-batch-only dx-times-std dx-is-dy

@@ -78,7 +78,7 @@ def test_session_with_torch_is_the_commands_output(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     assert main(["my_norms.py:RMSNormFunction", "--fix-seconds", "60"]) == 1
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
-    assert _without_figures(_block("wrong in 122 of 130 probes")).strip() in _without_figures(printed)
+    assert _without_figures(_block("cause: dx-projection-term-without-gamma (dx)")).strip() in _without_figures(printed)
 
 
 def test_first_output_is_the_commands(capsys):

@@ -21,6 +21,7 @@ from reference.diagnosis.search import Search
 from reference.diagnosis.suspects import Suspect
 from reference.diagnosis.unknown import Wrong, described
 from reference.diagnosis.wording import named_by_formula, one_a_name
+from reference.dtypes import NARROW as SIXTEEN_BITS
 from reference.kinds import Kind
 from reference.truth.convention import Convention
 from reference.truth.exact import GRADIENTS, QUANTITIES
@@ -115,6 +116,8 @@ class _Diagnosis:
         if len(alone) >= FEWEST:
             narrow = Search(evidence.kind, evidence.narrow, self.convention)
             self._name(Part(NARROW, narrow, narrow.explain()), evidence.narrow)
+        named = {name for cause in self.causes for name in cause.quantities}
+        self._account((t for t in evidence.counted if t.case.dtype in SIXTEEN_BITS), named)  # no formula is tried there
 
     def _name(self, part: Part, belonging: list[Trial]) -> None:
         """Name what explains a part, and take off the account what it gives of the trials that belong to the part."""

@@ -1,6 +1,7 @@
 """Mistakes in the input gradient, dx = rstd * (d - mean(d) - xhat * mean(d * xhat)) with d = gamma * dy."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,11 @@ def _mean_with(factor: Number) -> Change:
 def _last_axis(p: Pass, average: Average) -> Average:
     last = len(p.view.shape) - 1
     return lambda array: array.mean(last, keepdims=True) if last in p.view.axes else average(array)
+
+
+def _of_dy(p: Pass, factor: Any) -> Array:
+    """A mean of dy where one of gamma * dy should be."""
+    return p.backward_average(p.dy * factor)
 
 
 def _means_over(count: Number) -> Variant:
@@ -136,6 +142,25 @@ ENTRIES = (
         quantities=("dx",),
         variants=({"d": instead(lambda p: p.dy)},),
         seen_in="oneDNN#3543, llm.c PR#763",
+    ),
+    Fault(
+        id="dx-projection-term-without-gamma",
+        summary="The projection term is that of dy, without gamma; the rest of dx has it.",
+        fix="Take the mean of d * xhat, d = gamma * dy.",
+        wrong="dx = rstd * (d - mean(d) - xhat * mean(dy * xhat)), d = gamma * dy",
+        right=DX,
+        quantities=("dx",),
+        variants=({"projection_mean": lambda p, own: own if p.backward_constant else _of_dy(p, p.backward_xhat)},),
+    ),
+    Fault(
+        id="dx-mean-term-without-gamma",
+        summary="The mean term is that of dy, without gamma; the rest of dx has it.",
+        fix="Take the mean of d = gamma * dy.",
+        wrong="dx = rstd * (d - mean(dy) - xhat * mean(d * xhat)), d = gamma * dy",
+        right=DX,
+        quantities=("dx",),
+        layers=CENTRED,
+        variants=({"mean_term": lambda p, own: own if p.backward_constant else _of_dy(p, 1)},),
     ),
     Fault(
         id="dx-gamma-twice",

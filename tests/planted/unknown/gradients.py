@@ -131,9 +131,9 @@ class RootOfCountRMSNorm(_NodesRMSNorm):
         return super().rows_gradient(dy, d, u, root, n) * (float(n) ** 0.5 / n)  # planted: a norm for a mean
 
 
-class GammaMissingInProjectionRMSNorm(_NodesRMSNorm):
+class ProjectionOfMagnitudesRMSNorm(_NodesRMSNorm):
     def rows_gradient(self, dy, d, u, root, n):
-        return (d - u * np.einsum("ij,ij->i", dy, u)[:, None] / n) / root  # planted: dy, should be d
+        return (d - u * np.einsum("ij,ij->i", np.abs(d), u)[:, None] / n) / root  # planted: |d|, should be d
 
 
 class ProjectionPartlyDetachedRMSNorm(_NodesRMSNorm):
@@ -178,7 +178,7 @@ ROWS = (
     unknown("LayerNorm", ClippedUpstreamLayerNorm, "dx dgamma dbeta", "nodes; dy clipped at 100"),
     unknown("RMSNorm", ClippedUpstreamRMSNorm, "dx dgamma", "matrix; dy clipped at 100"),
     unknown("RMSNorm", RootOfCountRMSNorm, "dx", "matrix; dx times sqrt(n) / n"),
-    unknown("RMSNorm", GammaMissingInProjectionRMSNorm, "dx", "matrix; gamma missing in the projection term alone"),
+    unknown("RMSNorm", ProjectionOfMagnitudesRMSNorm, "dx", "matrix; the projection of |d|"),
     unknown("RMSNorm", ProjectionPartlyDetachedRMSNorm, "dx", "matrix; the projection sums three quarters of a row"),
     unknown("RMSNorm", DgammaOverRootOfSizeRMSNorm, "dgamma", "matrix; dgamma over the root of its size"),
     unknown("RMSNorm", SlightlyShortRMSNorm, "dx", "matrix; a relative error of 1e-4 in the projection term"),

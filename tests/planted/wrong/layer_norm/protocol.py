@@ -115,6 +115,15 @@ class LayerNormRoundsInBetween(RowsLayerNorm):
         return super().backward(dy.astype(np.result_type(dy, np.float32))).astype(dy.dtype)
 
 
+class LayerNormCentresDy(RowsLayerNorm):
+    def backward(self, dy):
+        super().backward(dy)
+        d = dy if self.gamma is None else dy * self.gamma.astype(dy.dtype)
+        z, r, d = (self.rows(array) for array in (self.z, dy, d))
+        mean = r.mean(1, keepdims=True)  # planted: r, where d belongs
+        return self.back(self.f * (d - mean - z * (d * z).mean(1, keepdims=True)), dy.shape)
+
+
 ALL = "y dx dgamma dbeta"
 planted = partial(wrong, "LayerNorm")
 
@@ -134,5 +143,6 @@ ROWS = (
         "axis by axis; several axes and more than 200 rows",
     ),
     planted(LayerNormSquaresInHalf, "computed-in-16-bits", "y dx dgamma", "over rows; where x is float16"),
+    planted(LayerNormCentresDy, "dx-mean-term-without-gamma", "dx", "over rows; the mean term"),
     planted(LayerNormRoundsInBetween, "rounded-in-between", "y", "over rows; where x has 16 bits"),
 )

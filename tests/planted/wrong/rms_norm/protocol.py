@@ -78,6 +78,15 @@ class RMSNormSquaresInHalf:
         return ((d - self.h * (d * self.h).mean(over, keepdims=True)) * self.r).astype(dy.dtype)
 
 
+class RMSNormProjectsDy(RowsRMSNorm):
+    def backward(self, dy):
+        super().backward(dy)
+        d = dy if self.gamma is None else dy * self.gamma.astype(dy.dtype)
+        z, r, d = (self.rows(array) for array in (self.z, dy, d))
+        dx = self.f * (d - z * (r * z).mean(1, keepdims=True))  # planted: r, where d belongs
+        return self.back(dx, dy.shape)
+
+
 planted = partial(wrong, "RMSNorm")
 
 ROWS = (
@@ -86,5 +95,6 @@ ROWS = (
     planted(RMSNormCacheInModule, "instances-share-state", "dx dgamma", "over rows; a dict of the module"),
     planted(RMSNormGammaFromZero, "parameters-start-elsewhere", "", "closed form; gamma from 0"),
     planted(OnePlusGammaRMSNorm, "gamma-plus-one", "y dx", "one method for what multiplies; gamma starts at 1"),
+    planted(RMSNormProjectsDy, "dx-projection-term-without-gamma", "dx", "over rows; the projection"),
     planted(RMSNormSquaresInHalf, "computed-in-16-bits", "y dx dgamma", "trailing axes; where x is float16"),
 )

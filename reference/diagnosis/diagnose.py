@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from reference.cases.case import ANOTHER
 from reference.diagnosis import behaviour, constants
-from reference.diagnosis.evidence import Evidence, statistics_given
+from reference.diagnosis.evidence import WELL_CONDITIONED, Evidence, statistics_given
 from reference.diagnosis.faults import FAULTS
 from reference.diagnosis.formulas import cache_does_not_fit
 from reference.diagnosis.groups import FEWEST, NARROW, Part, explained
@@ -22,12 +22,15 @@ from reference.diagnosis.suspects import Suspect
 from reference.diagnosis.unknown import Wrong, described
 from reference.diagnosis.wording import named_by_formula, one_a_name
 from reference.dtypes import NARROW as SIXTEEN_BITS
+from reference.dtypes import roundoff
 from reference.kinds import Kind
 from reference.truth.convention import Convention
 from reference.truth.exact import GRADIENTS, QUANTITIES
 from reference.truth.verdict import Trial, wrong_in
 
 ALIVE = "another layer alive"
+ORDINARY = ("unit", "shifted")  # data in which a computation in float32, or one that cancels, keeps most of its digits
+DIGITS = 0.01  # of a number's scale, beyond which it is another number
 
 
 def diagnose(kind: Kind, trials: list[Trial], failing: list[Trial], convention: Convention) -> list[NamedFault]:
@@ -86,7 +89,7 @@ class _Diagnosis:
         found = found or behaviour.one_pass(self.evidence, self.convention.changes)
         self.causes += found
         for cause in found:
-            self._account(self.evidence.counted, cause.quantities)
+            self._account((t for t in self.evidence.counted if not _is_more_than_lost_digits(t)), cause.quantities)
         return bool(found)
 
     def _by_lost_digits(self) -> list[NamedFault]:
@@ -181,6 +184,14 @@ class _Diagnosis:
 
     def _is_left(self, trial: Trial) -> bool:
         return any((trial.case, name) in self.wrong for name in trial.wrong)
+
+
+def _is_more_than_lost_digits(trial: Trial) -> bool:
+    """Whether numbers of float64 are another altogether where no digits can be lost: that is of another mistake."""
+    if trial.case.dtype != "float64" or trial.expected.truth.conditioning > WELL_CONDITIONED:
+        return False
+    errors = [trial.comparisons[name].error for name in trial.wrong if trial.case.data in ORDINARY]
+    return any(DIGITS < error * roundoff("float64") < float("inf") for error in errors)
 
 
 def _is_given(part: Part, trial: Trial, name: str) -> bool:

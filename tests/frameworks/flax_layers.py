@@ -14,10 +14,6 @@ ONE_PASS = Known(
     "use_fast_variance=False does not",
     ("one-pass-variance",),
 )
-IN_BETWEEN = Known(
-    "the statistics are computed in float32, what is made of them is rounded to 16 bits at each step, backward too",
-    ("rounded-in-between",),
-)
 
 
 def _made(library: str, layer: str, fast: bool) -> Any:
@@ -31,9 +27,9 @@ def _rows(library: str) -> list[Row]:
     for like in LAYERS:
         # nnx has the arithmetic of linen; RMSNorm has no mean to subtract
         for fast in (True, False) if like != "RMSNorm" and library == "linen" else (True,):
-            known = dict.fromkeys(("float16", "bfloat16"), IN_BETWEEN)
+            known = {}
             if fast and like != "RMSNorm":
-                known |= dict.fromkeys(("float64", "float32"), ONE_PASS)
+                known = dict.fromkeys(("float64", "float32"), ONE_PASS)
             found.append(
                 Row(
                     f"flax.{library}",

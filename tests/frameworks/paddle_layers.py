@@ -17,6 +17,10 @@ KEYWORDS = {
 }
 
 ONE_PASS = Known("the variance is mean(x**2) - mean(x)**2", ("one-pass-variance",))
+WITHOUT_GAMMA = Known(
+    "the variance is mean(x**2) - mean(x)**2, and without a gamma dx is another; in float32 the first hides the second",
+    ("one-pass-variance", "unknown"),
+)
 CONSTANTS = Known("eps, and the momentum, are numbers of float32", ("dtype-demoted",))
 
 
@@ -78,7 +82,7 @@ ROWS = [
         partial(_made, like),
         ("paddlepaddle",),
         DTYPES,
-        dict.fromkeys(DTYPES, ONE_PASS) if like == "GroupNorm" else {"float64": CONSTANTS},
+        {"float64": WITHOUT_GAMMA, "float32": ONE_PASS} if like == "GroupNorm" else {"float64": CONSTANTS},
         ("momentum-inverted", "running-var-biased") if like == "BatchNorm" else (),
     )
     for like in KEYWORDS

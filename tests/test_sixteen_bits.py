@@ -187,6 +187,18 @@ def test_a_step_in_16_bits_is_rejected_and_told_from_float32(layer, like, narrow
     assert {fault.id for fault in report.faults} <= wanted, report
 
 
+class AddsUpNarrow(StepwiseNorm):
+    def added(self, name, terms):
+        return terms.astype(self.dtype).sum(tuple(range(terms.ndim - len(self.shape))))
+
+
+def test_who_adds_up_as_badly_as_torch_is_not_torch():
+    """torch's LayerNorm on the CPU adds up beta's gradient in float16 as NumPy does: to the bit, and that excuses nobody."""
+    report = check(AddsUpNarrow, "LayerNorm", dtypes=["float32", "float16"], ndims=[2], examples=0, minimize=False)
+    assert not report.quantities["dbeta"].passed, report
+    assert "computed-in-16-bits" in [fault.id for fault in report.faults], report
+
+
 def test_roundings_in_between_may_be_accepted():
     made = type("StepwiseNorm", (StepwiseNorm,), {"narrow": "xhat"})
     report = check(made, "LayerNorm", dtypes=NARROW, examples=20, minimize=False, accept=["rounded-in-between"])

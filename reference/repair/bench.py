@@ -199,7 +199,13 @@ def screen_of(trials: Sequence[Trial]) -> Screen:
 
 def _plainness(probe: Probe) -> tuple[Any, ...]:
     case = probe.case
-    plain = (case.data in ("unit", "shifted"), case.affine_values == "random", case.contiguous, case.dtype == "float64")
+    plain = (
+        case.data in ("unit", "shifted"),
+        case.affine_values == "random",
+        case.contiguous,
+        case.dtype == "float64",
+        case.dtype != "bfloat16",  # of which NumPy's own functions know least
+    )
     telling = min(case.shape) > 1 and len(set(case.shape)) == len(case.shape)  # no axis can stand in for another
     pairs = case.kind.over_batch and case.shape[0] < 3  # normalized, two numbers are 1 and -1
     return (-len(probe.wrong), case.calls, not telling or pairs, plain.count(False), not case.training, probe.size)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from reference.dtypes import carried
 from reference.repair.source import FUNCTIONS, Key, Source, all_codes
 from reference.repair.units import Patch
 from reference.subjects.frameworks import held_by, plain
@@ -98,7 +99,7 @@ def kept(value: Any) -> Any:
     """A value as it is now; another framework's array as NumPy's."""
     value = plain(value)
     if isinstance(value, np.ndarray) and value.size <= LARGE:
-        return value.copy()
+        return carried(value.copy())
     if isinstance(value, (tuple, list)):
         return type(value)(map(kept, value)) if type(value) in (tuple, list) else value
     return value

@@ -186,6 +186,7 @@ class Subject:
             if x.tobytes() != x_before:
                 seen.find("input-mutated", "y", "x was changed by forward")
             if last:
+                seen.derived = getattr(layer, "derived", False) is True
                 keep_array(seen, "y", y, x, case, self.channels_last)
             if other is not None:
                 stage.enter("backward")
@@ -215,7 +216,6 @@ class Subject:
             keep_array(seen, "dx", given.get("dx"), dy, case, self.channels_last)
             keep_gradients(seen, layer, given, self.form, x, case)
             keep_state(seen, layer, self.form, x, case)
-        seen.derived = getattr(layer, "derived", False) is True
         seen.findings += [finding for finding in getattr(layer, "findings", ()) if type(finding) is Finding]
         _note_overwritten(seen, held)
 

@@ -38,6 +38,7 @@ class TorchLayer:
     """
 
     kind: ClassVar[Kind]
+    derived: ClassVar[bool] = True  # its gradients are autograd's own
 
     def __init__(self, *required: Any, **options: Any) -> None:
         self._options = dict(zip(self.kind.required, required, strict=False)) | options

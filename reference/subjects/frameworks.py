@@ -25,17 +25,8 @@ FRAMEWORKS = (
     Framework("torch", frozenset({"torch"}), "reference.subjects.torch_form"),
     Framework("jax", frozenset({"jax", "jaxlib", "flax", "equinox"}), "reference.subjects.jax_form"),
 )
-DATA = (
-    "x",
-    "input",
-    "inputs",
-    "hidden_states",
-    "X",
-    "t",
-    "tensor",
-    "a",
-    "h",
-)  # the first argument of a function of arrays
+# What the first argument of a function of arrays is called.
+DATA = frozenset(["x", "X", "input", "inputs", "hidden_states", "tensor", "t", "a", "h"])
 
 
 def framework_of(layer: Any) -> Framework | None:

@@ -186,7 +186,7 @@ class Subject:
             if x.tobytes() != x_before:
                 seen.find("input-mutated", "y", "x was changed by forward")
             if last:
-                seen.derived = getattr(layer, "derived", False) is True
+                seen.derived = attribute(layer, "derived") is True
                 keep_array(seen, "y", y, x, case, self.channels_last)
             if other is not None:
                 stage.enter("backward")

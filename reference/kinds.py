@@ -190,6 +190,18 @@ def kind_named(name: str) -> Kind:
     return KINDS[name]
 
 
+def kind_said(what: str, name: str, like: str | None) -> Kind:
+    """The kind that `like` says, or else a name, which is the name of `what`.
+
+    Raises:
+        ValueError: there is no kind of that name, or the name does not tell.
+    """
+    kind = kind_in(name) if like is None else kind_named(like)
+    if kind is None:
+        raise ValueError(untold(f"the name of {what}", name))
+    return kind
+
+
 def untold(what: str, name: str) -> str:
     """What to say where a name does not tell the kind."""
     return f"Expected {what} to tell which layer it is but got {name!r}: say which with like (--like), one of {tuple(KINDS)}"

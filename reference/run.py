@@ -232,9 +232,8 @@ class Run:
         from reference.cases.strategies import cases
 
         failing: list[Trial] = []
-        if any(
-            trial.case.dtype not in NARROW for trial in known
-        ):  # in 16 bits, with their eps, it would get no smaller
+        if any(trial.case.dtype not in NARROW for trial in known):
+            # in 16 bits, with their eps, it would get no smaller
             scope = replace(scope, dtypes=tuple(dtype for dtype in scope.dtypes if dtype not in NARROW))
         wanted = _signature(known)
         shrunk = 0

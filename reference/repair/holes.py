@@ -16,7 +16,7 @@ from reference.cases.case import Array
 from reference.repair.site import ATOM, PRODUCT, SUM, Site, binds, is_array, is_number, is_numeric
 from reference.repair.source import FUNCTIONS
 from reference.repair.vocabulary import counts, speaks_torch, word_cost
-from reference.subjects.frameworks import foreign, plain
+from reference.subjects.frameworks import in_torch, plain
 
 POWERS = (1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5)
 CONSTANTS = {1.0: "", 2.0: "2", 0.5: "0.5", 3.0: "3", 4.0: "4", 0.25: "0.25", 1.5: "1.5", -0.0: ""}
@@ -313,7 +313,7 @@ def _evaluated(text: str, site: Site, scope: dict[str, Any]) -> Any:
     if owner is not None:
         names["self"] = owner
     if speaks_torch(site.source):
-        names = {name: foreign(value, "torch") for name, value in names.items()}
+        names = {name: in_torch(value) for name, value in names.items()}
     try:
         return plain(eval(text, scope, names))  # the layer's own words, in the process that runs the layer
     except Exception:

@@ -186,12 +186,9 @@ def signature_form(layer: Any, names: Mapping[str, str]) -> Form | str:
         and isinstance(found.value, (bool, str))
         and (mode := _mode_of(found.place.names[0], found.value, layer, forward, names))
     ]
-    public = {
-        mode.name for mode in attributes
-    }  # what a property keeps under its own name with an underscore is no other
-    attributes = [
-        mode for mode in attributes if mode.name.lstrip("_") == mode.name or mode.name.lstrip("_") not in public
-    ]
+    # what a property keeps under its own name with an underscore is no other mode
+    public = {mode.name for mode in attributes if not mode.name.startswith("_")}
+    attributes = [mode for mode in attributes if mode.name in public or mode.name.lstrip("_") not in public]
     return Form(
         forward,
         backward,

@@ -80,11 +80,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def foreign(value: Any, framework: str) -> Any:
-    """A NumPy array as the framework's, which has been imported; anything else as it is."""
-    if isinstance(value, np.ndarray) and framework == "torch":
-        return sys.modules["torch"].from_numpy(value)
-    return value
+def in_torch(value: Any) -> Any:
+    """A NumPy array as a tensor, where torch has been imported; anything else as it is."""
+    return sys.modules["torch"].from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def one_backward() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array
-from reference.kinds import Kind, kind_in, kind_named, untold
+from reference.kinds import Kind, kind_in, kind_said
 from reference.subjects.names import CACHES, EVAL_WORDS, KEYWORDS, MODE_WORDS, MODES, PARAMETERS, flat, quoted_in
 
 _SETTINGS = ("param", "params", "config", "cfg", "options", "settings", "hyper", "kwargs")  # how a dict of them may end
@@ -138,7 +138,7 @@ def from_functions(
         ValueError: there is no such kind of layer. TypeError: forward asks for something that nothing stands for.
     """
     own_name = getattr(forward, "__name__", "")
-    kind = kind_named(like) if like is not None else _kind_of(own_name)
+    kind = kind_said("forward", own_name, like)
     arguments = arguments_of(forward, kind, fixed)
     keywords = [
         name
@@ -261,10 +261,3 @@ def from_functions(
         [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in keywords]
     )
     return FunctionLayer
-
-
-def _kind_of(name: str) -> Kind:
-    kind = kind_in(name)
-    if kind is None:
-        raise ValueError(untold("the name of forward", name))
-    return kind

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reference.cases.case import Array
-from reference.kinds import Kind, kind_in, kind_named, untold
+from reference.kinds import Kind, kind_in, kind_said
 from reference.subjects.functions import arguments_of
 from reference.subjects.jax_modules import FIRST, LAST, SPREAD, Apply, Model, Values, library_of, module_model
 
@@ -49,9 +49,7 @@ def from_jax(
     if not isinstance(f, type) and library_of(type(f)):
         raise TypeError(f"Expected a class of modules or a function but got a module, a {type(f).__name__}")
     name = getattr(f, "__name__", "") or type(f).__name__
-    kind = kind_named(like) if like is not None else kind_in(name)
-    if kind is None:
-        raise ValueError(untold("the name of the function or module", name))
+    kind = kind_said("the function or module", name, like)
     model: Model = module_model(f, kind, fixed) if isinstance(f, type) else _Function(f, kind, fixed)
     orders = model.orders if channels_last is None else (LAST,) if channels_last else (FIRST, SPREAD)
     programs = _Programs(model, kind, (FIRST,) if kind.normalizes_features else orders)

@@ -36,7 +36,7 @@ class Observation:
         refused: how the constructor, the first forward, or backward in eval mode or for want of memory refused the case:
             an exception in words; else "". What came before it is in the outcome.
         seconds: of the processor that the layer took.
-        derived: whether the gradients are a framework's own derivative of the forward, and nobody wrote them by hand.
+        derived: in 16 bits, whether the gradients are a framework's own derivative of the forward, and nobody wrote them.
         raised: the stage ("forward", "backward") in which an exception came, else "".
     """
 

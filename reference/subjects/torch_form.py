@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reference.cases.case import Array
-from reference.kinds import Kind, kind_in, kind_named, untold
+from reference.kinds import Kind, kind_said
 from reference.subjects.frameworks import takes_data
 from reference.subjects.functions import from_functions
 from reference.subjects.names import role_of
@@ -35,9 +35,7 @@ def from_torch(layer: Any, like: str | None = None, device: str = "cpu") -> Any:
             for, or is no layer.
     """
     name = getattr(layer, "__name__", type(layer).__name__)
-    kind = kind_named(like) if like is not None else kind_in(name)
-    if kind is None:
-        raise ValueError(untold("the name of the layer", name))
+    kind = kind_said("the layer", name, like)
     if isinstance(layer, torch.nn.Module):
         raise TypeError(f"Expected a class or a factory of modules but got a module, a {type(layer).__name__}")
     _refuse_device(device)

@@ -20,7 +20,7 @@ from reference.subjects.reading import Refused
 NOT_CHECKED = (Unusable, Refused, ValueError, TypeError)  # what ends a subject, with a text for the user
 LOADING = 60.0  # seconds in which a file is to be imported, where no time was said
 
-importing: list[threading.Thread] = []  # the one that imports torch, beside the work
+_importing: list[threading.Thread] = []  # the one that imports torch, beside the work
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,16 @@ class Asked:
         """
         from reference.subjects.process.isolated import Isolated
 
-        like = self.options.get("like")
-        told = kind_named(like) if like else kind_in(parts_of(self.where)[1])
+        told = self._kind_told()
         if told is not None:
             return told
         with self._importable(), Isolated(self.where, name=self.name) as isolated:
             return isolated.open(Clock(self.options.get("timeout") or LOADING))
+
+    def _kind_told(self) -> Kind | None:
+        """The kind of layer that its options or its name tell."""
+        like = self.options.get("like")
+        return kind_named(like) if like else kind_in(parts_of(self.where)[1])
 
     @contextlib.contextmanager
     def _importable(self) -> Iterator[None]:
@@ -109,19 +113,26 @@ class Asked:
             Unusable, Refused, ValueError, TypeError: it cannot be checked; the text says why.
         """
         from reference.subjects.process.isolated import Isolated
+        from reference.truth.beside import kept_in, usual_folder
 
         work: dict[str, Any] = {
             "examples": 200, "seed": 0, "accept": (), "strict": False, "dtypes": None, "ndims": None, "timeout": None
         } | dict(self.options)  # fmt: skip
         like, names, channels_last = work.pop("like", None), work.pop("names", None), work.pop("channels_last", False)
         device = work.pop("device", None) or "cpu"
-        with self._importable(), Isolated(self.where, like, channels_last, names, self.name, device) as isolated:
-            # torch takes a second to import, in which the subject's process gets to its first cases
-            _begin_to_import_torch()
+        told = self._kind_told()
+        with (
+            self._importable(),
+            kept_in(usual_folder()) as memory,
+            Isolated(self.where, like, channels_last, names, self.name, device) as isolated,
+        ):
+            # torch takes a second to import, in which the subject's process gets to its first cases; if it is needed at all
+            if not (memory and told and memory.has(told)):
+                _begin_to_import_torch()
             kind = isolated.open(Clock(work["timeout"] or seconds_for(work["examples"])))
             work["timeout"] = work["timeout"] or seconds_for(work["examples"], isolated.compiles)
             isolated.begin(work["ndims"], work["dtypes"])
-            from reference.checks import examine, validated  # waits for torch
+            from reference.checks import examine, validated
 
             checked = ("examples", "accept", "ndims", "dtypes", "timeout")
             work["accept"] = validated(kind, **{option: work[option] for option in checked})
@@ -137,9 +148,9 @@ def outcome_of(asked: Asked, progress: Callable[[int, int], None] | None = None)
 
 
 def _begin_to_import_torch() -> None:
-    if not importing:
-        importing.append(threading.Thread(target=_import_torch, daemon=True))
-        importing[0].start()
+    if not _importing:
+        _importing.append(threading.Thread(target=_import_torch, daemon=True))
+        _importing[0].start()
 
 
 def _import_torch() -> None:

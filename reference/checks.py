@@ -27,6 +27,7 @@ from reference.subjects.judged import Judged
 from reference.subjects.process.isolated import Isolated
 from reference.subjects.process.place import place_of
 from reference.subjects.reading import Refused, kind_of, name_of
+from reference.truth.beside import one_thread
 from reference.truth.verdict import Trial
 
 
@@ -138,8 +139,6 @@ def examine(
     Raises:
         Refused: it cannot be checked.
     """
-    from reference.truth.torch_layers import one_thread  # which imports torch, if nobody has yet
-
     with one_thread(), contextlib.ExitStack() as ending:
         name, kind = subject.name, subject.kind
         probed = probe(subject, ndims, accept, timeout, examples, progress, dtypes)

@@ -1,16 +1,18 @@
-"""The cases of one check going by: the designed ones, then random ones by Hypothesis, and the figures they leave.
+"""The cases of one check going by: the designed ones, then random ones, and the figures they leave.
 
 Decides in which order cases are tried and when to stop; what is right is `truth`'s, and what it means `diagnosis`'s.
 """
 
+import contextlib
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite, prod
 from typing import NamedTuple
 
 from reference.cases.case import Case
+from reference.cases.random_cases import Chosen, random_case
 from reference.cases.scope import Scope
 from reference.dtypes import NARROW
 from reference.reporting.counterexample import MOST_OBSCURE, obscurity
@@ -29,8 +31,7 @@ LARGE = 100_000  # numbers from which a case is one of the few that may be left 
 TELLING = 4_000  # numbers from which the time of a case tells what a larger one takes
 STEEP = 8  # times a longer row by which a number's time grows where it takes the square of the row
 SHARE = 0.25  # of a subject's time that one case may take
-AHEAD = 8  # designed cases that the subject is told of before they are judged
-AT_ONCE = 20_000  # random cases of one search by Hypothesis, which keeps a tree of all that it has drawn in it
+AHEAD = 8  # cases that the subject is told of before they are judged
 WITHOUT_LUCK = 60  # how many random ones to find one that fails, when a probe has failed
 
 Progress = Callable[[int, int], None]
@@ -114,10 +115,6 @@ class Unfinished(Refused):
 
 class _Enough(BaseException):
     """Ends Hypothesis's search; not an Exception, which it would take for a failure."""
-
-
-class _Mismatch(AssertionError):
-    pass
 
 
 @dataclass
@@ -222,62 +219,75 @@ class Run:
         return trials
 
     def at_random(self, scope: Scope, known: list[Trial], seed: int, examples: int) -> list[Trial]:
-        """Random cases by Hypothesis, which makes a failing one smaller itself. Returns those that fail.
+        """Random cases until one fails, which Hypothesis then makes smaller. Returns those that fail, each smaller.
 
         Where a probe has failed already, this only looks for a smaller case: one that fails in the same quantities.
         """
-        import hypothesis  # slow to import, and only needed here
-        from hypothesis import HealthCheck, Phase
-
-        from reference.cases.strategies import cases
-
-        failing: list[Trial] = []
         if any(trial.case.dtype not in NARROW for trial in known):
             # in 16 bits, with their eps, it would get no smaller
             scope = replace(scope, dtypes=tuple(dtype for dtype in scope.dtypes if dtype not in NARROW))
-        wanted = _signature(known)
-        shrunk = 0
-        obscure = min(map(obscurity, known), default=MOST_OBSCURE)  # a smaller case that shows less is no better one
-        state = random.getstate()  # Hypothesis draws from the global generator, before it starts too
+        smaller = _Smaller(known)
+        for case, numbers in self._drawn(scope, seed, min(examples, WITHOUT_LUCK) if known else examples):
+            trial = self.judged(case)
+            if trial is None:
+                break
+            self.drawn += 1
+            self.count(trial)
+            if smaller.than_before(trial):
+                self._shrink(scope, numbers, smaller)
+                break
+        return smaller.found
 
-        def try_one(case: Case) -> None:
-            nonlocal shrunk, obscure
-            trial = self.judged(case) if shrunk <= SHRINKING else None
+    def _drawn(self, scope: Scope, seed: int, count: int) -> Iterator[tuple[Case, list[int]]]:
+        """Random cases with the numbers that each is made of; the subject is told of them ahead."""
+        generator = random.Random(seed)
+        ahead: deque[tuple[Case, list[int]]] = deque()
+        for _ in range(count):
+            chosen = Chosen(generator)
+            ahead.append((random_case(scope, chosen), chosen.numbers))
+            self.subject.prepare([ahead[-1][0]])
+            if len(ahead) == AHEAD:
+                yield ahead.popleft()
+        yield from ahead
+
+    def _shrink(self, scope: Scope, numbers: list[int], smaller: "_Smaller") -> None:
+        """Smaller cases than the one made of `numbers`, that fail as it does; not counted among the figures."""
+        from reference.cases.strategies import make_smaller  # imports Hypothesis, which takes a while
+
+        tried = 0
+
+        def fails(case: Case) -> bool:
+            nonlocal tried
+            tried += 1
+            trial = self.judged(case) if tried <= SHRINKING else None
             if trial is None:
                 raise _Enough
-            if failing:
-                shrunk += 1  # Hypothesis is making it smaller: such a case is not counted among the figures
-            else:
-                self.drawn += 1
-                self.count(trial)
-            alike = trial.failed and (not wanted or wanted & _signature([trial]))
-            if alike and obscurity(trial) <= obscure:
-                obscure = obscurity(trial)
-                failing.append(trial)
-                raise _Mismatch
+            return smaller.than_before(trial)
 
-        settings = hypothesis.settings(
-            database=None,
-            deadline=None,
-            derandomize=False,
-            print_blob=False,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate, Phase.shrink],
-            verbosity=hypothesis.Verbosity.quiet,
-        )
-        try:
-            for begin in range(0, examples, AT_ONCE):
-                count = min(examples - begin, WITHOUT_LUCK if known else AT_ONCE)
-                search = hypothesis.settings(settings, max_examples=count)(hypothesis.given(cases(scope))(try_one))
-                hypothesis.seed(f"{seed} from {begin}" if begin else seed)(search)()
-                if known:
-                    break
-        except (_Enough, _Mismatch, hypothesis.errors.Flaky):
-            pass  # a layer that is not deterministic is flaky, and wrong
-        finally:
-            random.setstate(state)
-        return failing
+        with contextlib.suppress(_Enough):
+            make_smaller(scope, numbers, fails)
+
+
+class _Smaller:
+    """The failing trials found so far, each no more obscure than the one before it.
+
+    Args:
+        known: what failed before: only what is wrong in the same quantities is looked for, if it is not empty.
+    """
+
+    def __init__(self, known: list[Trial]) -> None:
+        self.found: list[Trial] = []
+        self._wanted = _signature(known)
+        self._obscure = min(map(obscurity, known), default=MOST_OBSCURE)
+
+    def than_before(self, trial: Trial) -> bool:
+        """Whether a trial fails in what is looked for, and shows it no worse: a smaller case that shows less is no better."""
+        alike = trial.failed and (not self._wanted or self._wanted & _signature([trial]))
+        if not alike or obscurity(trial) > self._obscure:
+            return False
+        self._obscure = obscurity(trial)
+        self.found.append(trial)
+        return True
 
 
 def _signature(trials: list[Trial]) -> set[str]:

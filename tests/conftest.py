@@ -4,9 +4,12 @@
 `soak` is for a long search: `pytest --hypothesis-profile=soak`. Must not know any layer.
 """
 
+import atexit
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 
 # The arrays of the tests are small, and a worker runs on each core: further threads only wait for one another.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -19,6 +22,12 @@ for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
 # The tests start hundreds of processes of ours, each of which would compile all of our modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# What the command keeps between runs is this run's own, and all its workers'.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _kept = tempfile.mkdtemp(prefix="normcheck-")
+    os.environ["NORMCHECK_CACHE"] = _kept
+    atexit.register(shutil.rmtree, _kept, ignore_errors=True)
 
 from collections import Counter  # noqa: E402 - NumPy reads these variables when it is imported
 from collections.abc import Callable  # noqa: E402

@@ -11,6 +11,7 @@ forward and backward is left out: it takes a second run, and makes hazards, neve
 
 import argparse
 import os
+import random
 import sys
 import time
 from collections import Counter
@@ -22,28 +23,24 @@ from typing import Any
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-import hypothesis  # noqa: E402 - NumPy reads these variables when it is imported
-import numpy as np  # noqa: E402
-from hypothesis import HealthCheck, Phase  # noqa: E402
+import numpy as np  # noqa: E402 - it reads these variables when it is imported
 
 import npnorm  # noqa: E402
 from reference.cases.case import Case  # noqa: E402
+from reference.cases.random_cases import Chosen, random_case  # noqa: E402
 from reference.cases.scope import Scope  # noqa: E402
-from reference.cases.strategies import cases  # noqa: E402
 from reference.kinds import KINDS, Kind  # noqa: E402
 from reference.subjects.discovery import discover  # noqa: E402
 from reference.subjects.guard import Clock  # noqa: E402
 from reference.subjects.subject import Subject  # noqa: E402
-from reference.truth import torch_layers  # noqa: E402
+from reference.truth.beside import one_thread  # noqa: E402
 from reference.truth.convention import Convention, Expected  # noqa: E402
 from reference.truth.tolerance import tolerance_of  # noqa: E402
 from reference.truth.verdict import Trial, judge  # noqa: E402
 from tests import planted  # noqa: E402
 from tests.formulations.layers import corpus, drawn, layer_of  # noqa: E402
 
-RUN = (
-    200  # cases that Hypothesis draws from one seed: they come in clusters, so many short runs see more than a long one
-)
+RUN = 200  # cases for which the same layers are put together
 ANEW = 10  # layers put together for each run
 SHOWN = 20  # accusations, at most
 
@@ -186,29 +183,17 @@ def soak(count: int, seed: tuple[int, ...], turns: dict[Kind, Turn] | None = Non
 
 def run_of(turn: Turn, anew: list[Layer], seed: int, found: Found) -> None:
     convention = Convention()  # whose memory of truths ends with the run
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=RUN,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
-    @hypothesis.given(cases(Scope.full(turn.kind)))
-    def try_one(case: Case) -> None:
+    scope, choose = Scope.full(turn.kind), Chosen(random.Random(seed))
+    for _ in range(RUN):
+        case = replace(random_case(scope, choose), overwrite="")
         found.arrays += 1
-        case = replace(case, overwrite="")
         found.add_torch(f"torch {case.kind.name}", case, convention.expected(case))
         for name, trial in turn.trials(case, anew, convention):
             found.add(name, trial)
 
-    try_one()
-
 
 def _work(count: int, seed: tuple[int, ...], results: Any) -> None:
-    with torch_layers.one_thread():
+    with one_thread():
         for found in soak(count, seed):
             results.put(found)
     results.put(None)

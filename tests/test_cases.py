@@ -4,21 +4,25 @@ Knows torch, which must accept whatever is drawn, and no other layer.
 """
 
 import dataclasses
+import itertools
 import pickle
+import random
 from collections import Counter
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import Phase, find, given, seed, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference.cases.case import AFFINE_VALUES, DATA, LARGE, LAYOUTS, TINY, Case, make
 from reference.cases.probes import designed_for
+from reference.cases.random_cases import Chosen, random_case
 from reference.cases.scope import Scope
-from reference.cases.strategies import cases
+from reference.cases.strategies import cases, make_smaller
 from reference.dtypes import DTYPES, dtype_named, roundoff
 from reference.kinds import KINDS, kind_named
 from reference.truth import torch_layers
@@ -26,19 +30,16 @@ from reference.truth import torch_layers
 every_like = pytest.mark.parametrize("like", KINDS)
 
 
-def drawn(scope: Scope, seeds: int, each: int = 100) -> list[Case]:
-    """Cases of a scope, so many a seed, the same ones each time; of a single seed they would come in clusters."""
-    found: list[Case] = []
-    for number in range(seeds):
-        collect = seed(number)(given(cases(scope))(lambda case: found.append(case)))
-        settings(max_examples=each, database=None, deadline=None, phases=[Phase.generate])(collect)()
-    return found
+def drawn(scope: Scope, count: int) -> list[Case]:
+    """So many random cases of a scope, the same ones each time."""
+    choose = Chosen(random.Random(1))
+    return [random_case(scope, choose) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
 def draws() -> dict[str, list[Case]]:
     """Some four hundred cases of the full scope of each layer."""
-    return {like: drawn(Scope.full(KINDS[like]), seeds=14, each=30) for like in KINDS}
+    return {like: drawn(Scope.full(KINDS[like]), 420) for like in KINDS}
 
 
 def test_what_a_case_keeps_beside_its_fields_stays_in_its_process():
@@ -393,17 +394,85 @@ def test_the_sizes_that_hide_mistakes_are_not_the_only_ones(like: str, draws: di
 
 
 @every_like
-def test_the_simplest_case_comes_first(like: str) -> None:
+def test_the_simplest_case_is_made_of_zeros(like: str) -> None:
     """What a failing draw shrinks to: plain values, so that whatever is not plain matters."""
-    (simplest,) = drawn(Scope.full(KINDS[like]), seeds=1, each=1)
-    if like == "LayerNorm":  # of two choices more or less, the fewer count as simpler
-        simplest = find(
-            cases(Scope.full(KINDS[like])), lambda case: True, settings=settings(database=None, deadline=None)
-        )
+    simplest = random_case(Scope.full(KINDS[like]), lambda count: 0)
     assert (simplest.dtype, simplest.data, simplest.layout, simplest.seed) == ("float64", "unit", "C", 0)
     assert (simplest.calls, simplest.overwrite, simplest.resize, simplest.training) == (1, "", False, True)
     assert simplest.has_gamma
     assert len(simplest.shape) == 2 or like == "InstanceNorm"
+
+
+@every_like
+@given(numbers=st.integers(0, 2**32))
+def test_a_case_is_made_again_of_its_numbers(like: str, numbers: int) -> None:
+    scope, chosen = Scope.full(KINDS[like]), Chosen(random.Random(numbers))
+    case, again = random_case(scope, chosen), iter(chosen.numbers)
+    assert random_case(scope, lambda count: next(again)) == case
+    assert next(again, None) is None
+
+
+# --- what fails is made smaller ---------------------------------------------------------------------------------------
+
+
+def in_a_second_call(case: Case) -> bool:
+    return case.calls == 2 and case.shape[-1] > 1
+
+
+def a_failing_one(fails: Callable[[Case], bool]) -> tuple[Case, list[int]]:
+    generator = random.Random(3)
+    while True:
+        chosen = Chosen(generator)
+        case = random_case(FULL, chosen)
+        if fails(case) and len(case.shape) == 4 and case.calls == 2:
+            return case, chosen.numbers
+
+
+def tried_from(numbers: list[int], fails: Callable[[Case], bool]) -> list[tuple[Case, bool]]:
+    tried: list[tuple[Case, bool]] = []
+
+    def note(case: Case) -> bool:
+        tried.append((case, fails(case)))
+        return tried[-1][1]
+
+    make_smaller(FULL, numbers, note)
+    return tried
+
+
+FULL = Scope.full(KINDS["GroupNorm"])
+
+
+def test_a_failing_case_is_made_smaller_from_where_it_is():
+    case, numbers = a_failing_one(in_a_second_call)
+    before = random.getstate()
+    tried = tried_from(numbers, in_a_second_call)
+    assert tried[0] == (case, True)
+    smallest = [one for one, failed in tried if failed][-1]
+    assert str(smallest) == (
+        "GroupNorm(eps=1e-05, num_channels=2, num_groups=2), x (2, 2) float64, unit data, call 2, seed 0"
+    )
+    assert len(tried) < 120, "as many as a check has for it"
+    assert random.getstate() == before, "the caller's random numbers go on as they would have"
+    random.random()
+    assert tried_from(numbers, in_a_second_call) == tried, "the same each time"
+
+
+def test_what_fails_now_and_then_or_not_again_ends_the_search():
+    _, numbers = a_failing_one(in_a_second_call)
+    turns = itertools.cycle([True, False, False])
+    assert tried_from(numbers, lambda case: next(turns))
+    assert len(tried_from(numbers, lambda case: False)) == 1
+
+
+def test_what_the_question_raises_is_passed_on():
+    class Enough(BaseException):
+        pass
+
+    def raises(case: Case) -> bool:
+        raise Enough
+
+    with pytest.raises(Enough):
+        make_smaller(FULL, a_failing_one(in_a_second_call)[1], raises)
 
 
 # --- scopes -----------------------------------------------------------------------------------------------------------
@@ -432,7 +501,7 @@ def test_what_a_scope_lacks_is_not_drawn(like: str, changes: dict[str, Any], out
     scope = dataclasses.replace(Scope.full(KINDS[like]), **changes)
     assert scope.lacks(outside) == reason
     assert Scope.full(KINDS[like]).lacks(outside) == ""
-    assert [case for case in drawn(scope, seeds=1, each=40) if scope.lacks(case)] == []
+    assert [case for case in drawn(scope, 40) if scope.lacks(case)] == []
 
 
 @every_like
@@ -443,7 +512,7 @@ def test_where_shapes_are_dear_random_cases_have_those_of_the_designed_ones(like
     def programs(found: list[Case]) -> set[Any]:
         return {(case.shape_of(call), case.config, case.dtype) for case in found for call in range(case.calls)}
 
-    found = drawn(scope, seeds=7, each=30)
+    found = drawn(scope, 210)
     assert programs(found) <= programs(designed_for(scope))
     assert len(programs(found)) > 10
     assert {case.data for case in found} == set(DATA)

@@ -4,6 +4,7 @@ Where one fails, either the way is not ordinary (it loses what others keep), or 
 `reference.truth.exact` lacks a term that it rounds. `python -m tests.soak` combines the ways at random, for long.
 """
 
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
@@ -12,13 +13,12 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
 from reference.cases.case import Case, make
 from reference.cases.probes import probes
+from reference.cases.random_cases import Chosen, random_case
 from reference.cases.scope import Scope
-from reference.cases.strategies import cases
 from reference.dtypes import NARROW
 from reference.kinds import KINDS
 from reference.subjects.subject import Subject
@@ -80,22 +80,9 @@ def test_no_formulation_is_accused_in_any_probe(kind: str, place: int, ways: dic
 @pytest.mark.slow
 @EACH
 def test_no_formulation_is_accused_at_random(kind: str, place: int, ways: dict[str, str]) -> None:
-    found: list[str] = []
-    convention = Convention()
-
-    @hypothesis.settings(
-        max_examples=RANDOM,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
-    @hypothesis.given(cases(Scope.full(KINDS[kind])))
-    def try_one(case: Case) -> None:
-        found.extend(accusations(kind, ways, [case], convention))
-
-    try_one()
-    assert found == []
+    scope, choose = Scope.full(KINDS[kind]), Chosen(random.Random(place))
+    some = [random_case(scope, choose) for _ in range(RANDOM)]
+    assert accusations(kind, ways, some, Convention()) == []
 
 
 @pytest.mark.slow

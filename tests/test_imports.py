@@ -54,7 +54,6 @@ THIRD_PARTY: dict[str, set[str]] = {  # what a room, or a module of it, may use 
     "reference.reporting": {"numpy", "rich"},
     "reference.reporting.picture": {"numpy", "matplotlib"},
     "reference.reporting.replay": {"numpy", "torch"},  # its text is a program that must do without this project
-    "reference.run": {"hypothesis"},
     "reference.repair": {"numpy"},
     "reference.auditing": {"numpy"},
     "reference.auditing.warm": {

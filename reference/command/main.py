@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from reference.by_name import NOT_CHECKED, Asked, importing, outcome_of
+from reference.by_name import NOT_CHECKED, Asked, outcome_of
 from reference.command.lean import import_torch_in_part
 from reference.command.parser import EXAMPLES, FIX_SECONDS, names_of, parser
 from reference.configuration import Configuration, configuration_for
@@ -49,16 +49,17 @@ class _Output(Console):
 
 
 def run() -> NoReturn:
-    """The command as the process that it is."""
+    """The command as the process that it is.
+
+    It ends without taking the interpreter down: with torch in it that takes 0.3 s, a thread may still be importing C++, and
+    after Ctrl-C in some places (CPython's `exec` of a text, as dataclasses do it) the code would be another one.
+    """
     import_torch_in_part()
     code = main()
-    if any(thread.is_alive() for thread in importing):
-        # interrupted, or refused at once: the interpreter must not be taken down while a thread imports C++
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,18 +4,15 @@ Gives the exact values of a case, and torch's distance from them. Knows changes 
 """
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import prod
 from typing import ClassVar
 
-from reference.cases.case import Array, Case
+from reference.cases.case import Case
 from reference.dtypes import NARROW
-from reference.kinds import Kind
-from reference.subjects.subject import Subject
 from reference.truth import exact
-from reference.truth.compare import compare
-from reference.truth.exact import QUANTITIES, Changes, Truth
-from reference.truth.tolerance import tolerance_of
+from reference.truth.beside import Errors, torch_errors
+from reference.truth.exact import Changes, Truth
 
 KEPT = 50_000  # numbers of x up to which the truth of a case is one of many that are kept
 LARGE_ONES = 2  # of more numbers that are kept, some 25 MB each
@@ -23,11 +20,10 @@ LARGE_ONES = 2  # of more numbers that are kept, some 25 MB each
 
 @dataclass(frozen=True)
 class Expected:
-    """What a case must give, and how far torch is from it."""
+    """What a case must give, and how far torch is from it: of no quantity, where nobody asked torch."""
 
     truth: Truth
-    torch_errors: dict[str, float]
-    torch: dict[str, Array]  # what it gives itself, in 16 bits
+    torch_errors: Errors
 
 
 class Convention:
@@ -59,22 +55,7 @@ class Convention:
             scale = {name: truth.scale[name] + self.roundings * terms for name, terms in truth.terms.items()}
             truth = truth._replace(scale=scale)
         # torch follows its own conventions: its distance from another one says nothing
-        torch = _torch_subject(case.kind).run(case).outcome if beside_torch and not self.changes else {}
-        errors = {}
-        for name in QUANTITIES:
-            if name in truth.exact and name in torch:
-                tolerance = tolerance_of(name, truth.conditioning, case.dtype)
-                errors[name] = compare(
-                    name, torch[name], truth.exact[name], truth.scale[name], case.dtype, tolerance
-                ).error
-        return Expected(truth, errors, torch if case.dtype in NARROW and not self.changes else {})
-
-
-@cache
-def _torch_subject(kind: Kind) -> Subject:
-    from reference.truth import torch_layers  # slow to import
-
-    return Subject(torch_layers.LAYERS[kind.name], kind, f"torch {kind.name}")
+        return Expected(truth, torch_errors(case, truth) if beside_torch and not self.changes else {})
 
 
 TORCH = Convention()

@@ -264,16 +264,23 @@ class Pass(Steps):
         return gradient  # a change left it another shape, which is a mistake of its own
 
 
-def passes(case: Case, changes: Changes | None = None) -> list[Pass]:
-    """All passes of a case, in order; the last is the one that is judged."""
+def passes(case: Case, changes: Changes | None = None, judged_alone: bool = False) -> list[Pass]:
+    """All passes of a case, in order; the last is the one that is judged.
+
+    Args:
+        judged_alone: leave out what a right layer's last pass does not depend on: the backward passes before it, and the
+            forward ones too unless there are running statistics.
+    """
     done: list[Pass] = []
     gamma, beta = (None if value is None else wide(value) for value in case.parameters())
+    last = case.calls - 1
     with np.errstate(all="ignore"), wide_precision():
-        for call in range(case.calls):
+        for call in range(last if judged_alone and not case.tracks else 0, case.calls):
             x, dy = case.arrays(call)
             inputs = Inputs(wide(x), wide(dy), gamma, beta)
             done.append(Pass(case, changes or {}, call, done[-1] if done else None, inputs))
-            done[-1].backward()
+            if call == last or not judged_alone:
+                done[-1].backward()
     return done
 
 
@@ -322,7 +329,7 @@ def truth(case: Case, changes: Changes | None = None) -> Truth:
     """The exact quantities of the last call of `case`, of the layer with `changes` if there are any."""
     exact: dict[str, Array] = {}
     with np.errstate(all="ignore"), wide_precision():
-        done = passes(case, changes)
+        done = passes(case, changes, judged_alone=not changes)
         last = done[-1]
         for name in QUANTITIES:
             value = last.quantity(name)
@@ -343,28 +350,31 @@ def _terms(done: list[Pass]) -> dict[str, Array]:
     old + 1 * (new - old) leaves of a new variance of 1e-5 what 1 + 1e-5 does, and new + 1 * (old - new) of an old one
     what is left beside the new. A variance off by its scale's roundoff moves rstd, as (var + eps)**-0.5 has it, by
     scale / (2 (var + eps)) roundoffs: so many units of xhat, and of dx, join what they have by themselves.
+
+    In float64: of what an error is measured by a few digits do, and the wide arithmetic takes several times as long.
     """
     p = done[-1]
     u = roundoff(computing_dtype(p.case.dtype))
-    mean, var = (abs(p.initial_mean), abs(p.initial_var)) if p.tracks else (wide(np.zeros(())), wide(np.ones(())))
+    mean, var = (_size(p.initial_mean), _size(p.initial_var)) if p.tracks else (np.zeros(()), np.ones(()))
     for q in done:
         if q.follows:
             # |old| + |new| whatever the momentum: running += momentum * (new - running) rounds both
-            mean = np.maximum(mean, q.average(abs(q.x)))
+            x = _size(q.x)
+            mean = np.maximum(mean, q.average(x))
             # what the mean may be off by is left in each distance, to be squared
-            var = np.maximum(var, q.stored_var + MEAN_IS_OFF**2 * u * q.average(q.x**2))
-    magnitude, d, shape = abs(p.dy), abs(p.d), p.input_shape
+            var = np.maximum(var, _size(q.stored_var) + MEAN_IS_OFF**2 * u * q.average(x**2))
+    magnitude, d, xhat, rstd, shape = _size(p.dy), _size(p.d), _size(p.xhat), _size(p.rstd), p.input_shape
     if p.constant:
         # With given statistics xhat is the difference of two given numbers, not the distance from their mean.
-        doubt = var / (2 * (p.var + p.eps))
-        size = np.maximum((abs(p.x) + mean) * p.rstd + abs(p.xhat) * doubt, 1)
+        doubt = var / (2 * (_size(p.var) + p.eps))
+        size = np.maximum((_size(p.x) + mean) * rstd + xhat * doubt, 1)
         dx = d + d * doubt
     else:
-        size = np.maximum(abs(p.xhat), 1)
+        size = np.maximum(xhat, 1)
         dx = d + p.average(d) + size * p.average(d * size)
     terms = {
-        "y": (abs(p.gamma) * size + abs(p.beta)).reshape(shape),
-        "dx": (p.rstd * dx).reshape(shape),
+        "y": (_size(p.gamma) * size + _size(p.beta)).reshape(shape),
+        "dx": (rstd * dx).reshape(shape),
         "dgamma": (magnitude * size).sum(p.view.gamma_axes).reshape(p.case.parameter_shape),
         "dbeta": magnitude.sum(p.view.gamma_axes).reshape(p.case.parameter_shape),
     }
@@ -372,6 +382,11 @@ def _terms(done: list[Pass]) -> dict[str, Array]:
         terms["running_mean"] = np.broadcast_to(mean, p.running_mean.shape).reshape(-1)
         terms["running_var"] = np.broadcast_to(var, p.running_var.shape).reshape(-1)
     return terms
+
+
+def _size(array: Array) -> Array:
+    """The magnitudes of wide numbers, in float64."""
+    return np.abs(array.astype(np.float64))
 
 
 def _conditioning(done: list[Pass]) -> float:

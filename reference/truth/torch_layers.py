@@ -5,30 +5,17 @@ Either side can stand in the other's place: same constructors, `forward`, `backw
 of the verdict imports torch, and this file knows no case, formula or tolerance.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reference.dtypes import NARROW, carried
+from reference.dtypes import carried
 from reference.kinds import KINDS, Kind
 from reference.subjects.torch_pass import Asked, array_of, tensor_of
 
 Array = NDArray[Any]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: on arrays this small, handing work to others costs more than the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class TorchLayer:
@@ -123,5 +110,6 @@ def _tensor(array: Array) -> torch.Tensor:
 
     Its CPU has other code in 16 bits for tensors that lie otherwise, which rounds otherwise.
     """
-    as_it_lies = array.dtype.name in NARROW and not any(stride < 0 for stride in array.strides)
-    return tensor_of(array if as_it_lies else np.array(array, order="C"))
+    if array.dtype.kind == "f" and array.itemsize > 2:
+        return torch.from_numpy(np.array(array, order="C"))
+    return tensor_of(np.array(array, order="C") if any(stride < 0 for stride in array.strides) else array)

@@ -15,9 +15,10 @@ from reference.dtypes import NARROW
 from reference.subjects.guard import Clock
 from reference.subjects.judged import Judged
 from reference.subjects.observation import Finding, Observation
+from reference.truth.beside import outcome_of_torch
 from reference.truth.compare import Comparison, compare
 from reference.truth.convention import Convention, Expected
-from reference.truth.exact import QUANTITIES
+from reference.truth.exact import QUANTITIES, Truth
 from reference.truth.tolerance import DERIVED, tolerance_of
 
 
@@ -63,13 +64,13 @@ def judge(subject: Judged, case: Case, convention: Convention, clock: Clock | No
     return held_against(convention, expected, case, subject.observe(case, clock))
 
 
-def _beside_torch(comparison: Comparison, got: Array, expected: Expected, dtype: str) -> Comparison:
+def _beside_torch(comparison: Comparison, got: Array, truth: Truth, case: Case) -> Comparison:
     """In 16 bits torch's own layers round in between, some of them, and may add up in 16 bits: whose layer is one of them, and
     so gives the same to a rounding, is no further off than torch. Not so whose own backward adds up as badly."""
-    name, truth = comparison.quantity, expected.truth
-    torch = expected.torch[name].astype(truth.exact[name].dtype)
+    name = comparison.quantity
+    torch = outcome_of_torch(case)[name].astype(truth.exact[name].dtype)
     scale = truth.scale[name] - abs(truth.exact[name]) + abs(torch)  # as if torch's were the exact values
-    same = compare(name, got, torch, scale, dtype, comparison.tolerance).passed
+    same = compare(name, got, torch, scale, case.dtype, comparison.tolerance).passed
     return replace(comparison, tolerance=max(comparison.tolerance, comparison.error)) if same else comparison
 
 
@@ -88,8 +89,8 @@ def held_against(convention: Convention, expected: Expected, case: Case, seen: O
             comparisons[name] = Comparison(name, float("inf"), tolerance, problem=seen.problems[name])
         elif name in seen.outcome:
             comparison = compare(name, seen.outcome[name], value, truth.scale[name], case.dtype, tolerance)
-            if not comparison.passed and seen.derived and name in expected.torch:
-                comparison = _beside_torch(comparison, seen.outcome[name], expected, case.dtype)
+            if not comparison.passed and seen.derived and name in expected.torch_errors:
+                comparison = _beside_torch(comparison, seen.outcome[name], truth, case)
             comparisons[name] = comparison
         # else the layer has no such quantity, or refused to give it: not covered, never counted as agreement
     # a shape is what is wrong with a gradient only where its numbers are right

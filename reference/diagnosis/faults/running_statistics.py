@@ -122,10 +122,10 @@ ENTRIES = (
         quantities=("running_mean", "running_var"),
         layers=BATCH,
         variants=(
-            {"fraction": lambda p, f: f * 0 + 1 if p.previous is None else f},
+            {"fraction": lambda p, f: f * 0 + 1 if p.batches == 1 else f},
             {
-                "running_mean": lambda p, mean: p.batch_mean if p.previous is None else mean,
-                "running_var": lambda p, var: p.stored_var if p.previous is None else var,
+                "running_mean": lambda p, mean: p.batch_mean if p.batches == 1 else mean,
+                "running_var": lambda p, var: p.stored_var if p.batches == 1 else var,
             },
         ),
         forward=True,

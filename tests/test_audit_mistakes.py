@@ -9,6 +9,7 @@ import pytest
 
 import reference
 from npnorm import BatchNorm
+from reference.auditing import mutants
 from reference.auditing.blindness import table
 from reference.auditing.planted import packed, plant
 from reference.auditing.planting import address_of, mistakes_of, with_mistake
@@ -145,7 +146,7 @@ def package(tmp_path, monkeypatch):
 
 
 def test_mutants_are_in_all_files_of_the_package_that_run(package):
-    found = reference.audit("src/norms/layers.py:MyLayerNorm", [*PYTEST, "test_y.py"], mutants=24)
+    found = reference.audit("src/norms/layers.py:MyLayerNorm", [*PYTEST, "test_y.py"], mutants=12)
     files = {Path(mutant.file).name for mutant in found.mutants if mutant.line}
     assert files == {"layers.py", "math.py"}
     survivors = [mutant for mutant in found.survivors if Path(mutant.file).name == "math.py"]
@@ -156,13 +157,14 @@ def test_mutants_are_in_all_files_of_the_package_that_run(package):
     assert json.loads(json.dumps(found.to_dict()))["mutants"][0]["file"].endswith(".py")
 
 
-def test_a_module_of_the_users_may_have_the_name_of_ours(package):
+def test_a_module_of_the_users_may_have_the_name_of_ours(package, monkeypatch):
+    monkeypatch.setattr(mutants, "FOR_NAMES", 0.0)  # so that mistakes are planted which an edit would make too
     (package / "reference.py").write_text("VALUE = 7\n")
     text = (package / "test_y.py").read_text().replace("def test_y():", "if True:")
     (package / "script.py").write_text(
         f"import sys\nsys.path.insert(0, 'src')\n{text}\nimport reference\nassert reference.VALUE == 7\n"
     )
-    found = reference.audit("src/norms/layers.py:MyLayerNorm", f"{sys.executable} script.py", mutants=24)
+    found = reference.audit("src/norms/layers.py:MyLayerNorm", f"{sys.executable} script.py", mutants=12)
     planted = [mutant for mutant in found.mutants if not mutant.line]
     assert planted
     wrong_y = [mutant for mutant in found.mutants if "y" in mutant.wrong and not mutant.noticed]

@@ -3,6 +3,7 @@
 The layers are written as people write them, and know neither `reference` nor `npnorm`.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -422,21 +423,24 @@ def test_right_layers_of_a_file_pass_from_the_command(folder, capsys):
 
 @pytest.mark.parametrize(("name", "right", "wrong", "id"), MISTAKES)
 def test_wrong_layers_of_a_file_are_named_fixed_and_shown(folder, capsys, name, right, wrong, id):
-    file = folder / "norms.py"
-    file.write_text(FILE.replace(right, wrong, 1))
-    assert main([f"norms.py:{name}", "--examples", "10", "--script"]) == 1
-    script = capsys.readouterr().out
-    (folder / "shown.py").write_text(script)
-    assert "answer_of(layer, x, dy" in script
-    assert subprocess.run([sys.executable, "shown.py"], capture_output=True).returncode == 1
-
-    assert main([f"norms.py:{name}", "--examples", "10", "--fix", "--fix-seconds", "60"]) == 1
+    file, before = folder / "norms.py", FILE.replace(right, wrong, 1)
+    file.write_text(before)
+    command = [f"norms.py:{name}", "--examples", "10"]
+    assert main([*command, "--fix", "--fix-seconds", "60", "--json", "out.json"]) == 1
     out = capsys.readouterr().out
     assert id in out
     assert "fix, line" in out, out
-    assert main([f"norms.py:{name}", "--examples", "10", "--no-fix-search"]) == 0, file.read_text()
+    fixed = file.read_text()
+    assert main([*command, "--no-fix-search"]) == 0, fixed
+
+    (told,) = json.loads((folder / "out.json").read_text())["subjects"]
+    script = told["counterexample"]["script"]
+    assert "answer_of(layer, x, dy" in script
+    (folder / "shown.py").write_text(script)
     done = subprocess.run([sys.executable, "shown.py"], capture_output=True, text=True)
     assert done.stdout == "no difference\n", done.stderr
+    file.write_text(before)
+    assert subprocess.run([sys.executable, "shown.py"], capture_output=True).returncode == 1
 
 
 def test_a_device_that_there_is_not_is_refused(folder, capsys):

@@ -9,7 +9,7 @@ import ast
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -34,7 +34,7 @@ CRASHES = 8  # children that may be lost to mutants
 POOL = 3  # times as many mutants are found as are tried, so that those that few cases show are among these
 PLANTED = 3  # at most one mutant of so many is a mistake of the dictionary that no edit makes
 MARKED = 3  # cases whose numbers are compared, and as many that are wrong
-FOR_NAMES = 0.4  # seconds for each mistake of the dictionary in which an edit is looked for that makes it
+FOR_NAMES = 0.2  # seconds for each mistake of the dictionary in which an edit is looked for that makes it
 DIGITS = 5  # to which two mutants must give the same numbers to be one
 NAMED_BY = 4  # cases in which a planted mistake must give the numbers of its entry's formula
 AS_NAMED = 1e-6  # of the largest number, how far it may be off
@@ -132,7 +132,7 @@ def _search(ground: Ground, count: int, seed: int, skip: int, send: Send) -> Non
     for change in sorted(changes[at:], key=lambda change: change.edit.cost):
         if not named or time.monotonic() > end:
             return
-        outcome = _tried(stage, change, {mark[:MARKED] for mark in named})
+        outcome = _tried(stage, change, Wanted(named))
         if outcome is not None and outcome[1] in named:
             told = _told(stage, change, outcome, named)
             if told["name"]:
@@ -268,11 +268,21 @@ def evenly(changes: Sequence[Edited], seed: int) -> Iterator[Edited]:
                 lines.remove(line)
 
 
-def _tried(stage: Stage, change: Edited | Mistake, wanted: set[Any] | None = None) -> Outcome | None:
+class Wanted:
+    """The marks that are of any interest, as far as they tell early that a change has none of them."""
+
+    def __init__(self, marks: Iterable[Any]) -> None:
+        marks = tuple(marks)
+        self.begin = {mark[:length] for mark in marks for length in range(1, len(mark) + 1)}
+        # a mark has the first cases, right or wrong, and then those that are wrong: from here on one of each is wrong
+        self.last = max((mark[MARKED][0] if len(mark) > MARKED else MARKED - 1 for mark in marks), default=0)
+
+
+def _tried(stage: Stage, change: Edited | Mistake, wanted: Wanted | None = None) -> Outcome | None:
     """What a change spoils, a mark of the numbers that it gives, and its pattern; None if it is no mutant to ask about.
 
     Args:
-        wanted: how the marks begin that are of any interest; None if all are.
+        wanted: what marks are of any interest; None if all are.
     """
     try:
         with stage.playing(change):
@@ -281,7 +291,7 @@ def _tried(stage: Stage, change: Edited | Mistake, wanted: set[Any] | None = Non
         return None
 
 
-def _spoiled(stage: Stage, wanted: set[Any] | None) -> Outcome | None:
+def _spoiled(stage: Stage, wanted: Wanted | None) -> Outcome | None:
     wrong: set[str] = set()
     mark: list[Any] = []
     pattern = ""
@@ -294,9 +304,9 @@ def _spoiled(stage: Stage, wanted: set[Any] | None) -> Outcome | None:
             return None  # any test that calls it there notices
         if place < MARKED or (look.wrong and len(mark) < 2 * MARKED):
             mark.append((place, _numbers(look)))
-        if place == MARKED - 1 and wanted is not None and tuple(mark) not in wanted:
-            return None
         wrong |= look.wrong
+        if wanted is not None and (tuple(mark) not in wanted.begin or (place >= wanted.last and not wrong)):
+            return None
         pattern += "01"[bool(look.wrong)] if place < ground.telling else ""
     if not wrong:
         return None

@@ -3,10 +3,7 @@
 The layers are written as people write them, and know neither `reference` nor `npnorm`.
 """
 
-import json
 import re
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -20,12 +17,14 @@ from reference.cases.case import make
 from reference.command.main import main
 from reference.dtypes import DTYPES
 from reference.kinds import KINDS
+from reference.repair.fix import write_fix
 from reference.subjects.in_process import InProcess
 from reference.subjects.torch_pass import array_of, tensor_of
 from reference.truth.compare import compare
 from reference.truth.convention import TORCH
 from reference.truth.tolerance import SPARE
 from reference.truth.verdict import judge
+from tests.pasted import run
 
 # --- modules ----------------------------------------------------------------------------------------------------------
 
@@ -422,25 +421,21 @@ def test_right_layers_of_a_file_pass_from_the_command(folder, capsys):
 
 
 @pytest.mark.parametrize(("name", "right", "wrong", "id"), MISTAKES)
-def test_wrong_layers_of_a_file_are_named_fixed_and_shown(folder, capsys, name, right, wrong, id):
-    file, before = folder / "norms.py", FILE.replace(right, wrong, 1)
-    file.write_text(before)
-    command = [f"norms.py:{name}", "--examples", "10"]
-    assert main([*command, "--fix", "--fix-seconds", "60", "--json", "out.json"]) == 1
-    out = capsys.readouterr().out
-    assert id in out
-    assert "fix, line" in out, out
-    fixed = file.read_text()
-    assert main([*command, "--no-fix-search"]) == 0, fixed
-
-    (told,) = json.loads((folder / "out.json").read_text())["subjects"]
-    script = told["counterexample"]["script"]
+@pytest.mark.filterwarnings("ignore:var.*degrees of freedom")  # of the script, where one number has a variance
+def test_wrong_layers_of_a_file_are_named_fixed_and_shown(in_file, name, right, wrong, id):
+    """In this process; the README's has its own, by the command."""
+    before = FILE.replace(right, wrong, 1)
+    report = check(in_file(before, name), examples=10, fix=True, fix_seconds=60)
+    assert id in [fault.id for fault in report.faults]
+    (fix,), script = report.fixes, report.counterexample.script
     assert "answer_of(layer, x, dy" in script
-    (folder / "shown.py").write_text(script)
-    done = subprocess.run([sys.executable, "shown.py"], capture_output=True, text=True)
-    assert done.stdout == "no difference\n", done.stderr
-    file.write_text(before)
-    assert subprocess.run([sys.executable, "shown.py"], capture_output=True).returncode == 1
+    with pytest.raises(AssertionError):
+        run(script)
+    assert write_fix(fix) == in_file.path
+    assert run(script) == "no difference\n"
+    fixed = in_file.path.read_text()
+    assert fixed != before
+    assert check(in_file(fixed, name), examples=10).passed, fixed
 
 
 def test_a_device_that_there_is_not_is_refused(folder, capsys):

@@ -110,9 +110,10 @@ def _height(console: Console, parts: Sequence[RenderableType]) -> int:
 def _fitted(blocks: Sequence[_Block], console: Console, room: int) -> list[Sequence[RenderableType]]:
     """Of each block the long form as long as there is room, the most telling first, else the short one."""
     chosen = [block.short for block in blocks]
-    room -= sum(_height(console, parts) for parts in chosen)
+    heights = [_height(console, parts) for parts in chosen]
+    room -= sum(heights)
     for index, block in sorted(enumerate(blocks), key=lambda pair: pair[1].rank):
-        more = _height(console, block.long) - _height(console, block.short)
+        more = 0 if block.long is block.short else _height(console, block.long) - heights[index]
         if more <= room:
             chosen[index] = block.long
             room -= more
@@ -122,8 +123,8 @@ def _fitted(blocks: Sequence[_Block], console: Console, room: int) -> list[Seque
 def _blocks(report: CheckResult, width: int, verbose: bool) -> Iterator[_Block]:
     """All but the verdict, in their order; the first two are always there."""
     yield _Block([Text(title(report), style="bold")], [_line(title(report), width, "bold")])
-    table = _quantities(report, width)
-    yield _Block([table], [table])
+    table = [_quantities(report, width)]
+    yield _Block(table, table)
     if report.accepted:
         text = f"accepted: {', '.join(report.accepted)}"
         yield _Block([Text(text)], [_line(text, width)], rank=6)

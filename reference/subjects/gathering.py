@@ -141,6 +141,8 @@ def keep_state(seen: Observation, layer: Any, form: Form, like: Array, case: Cas
 
 def _updates(gradient: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
     """Whether parameter - rate * gradient has as many numbers as the parameter."""
+    if gradient == parameter:  # as in any right layer; what follows takes a while
+        return True
     try:
         return prod(np.broadcast_shapes(gradient, parameter)) == prod(parameter)
     except ValueError:

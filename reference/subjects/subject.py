@@ -249,6 +249,8 @@ def _note_overwritten(seen: Observation, held: list[tuple[str, Array, Array]]) -
 def _same(one: object, other: object) -> bool:
     if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)) or one.shape != other.shape:
         return False
+    if one.dtype == other.dtype and one.tobytes() == other.tobytes():  # mostly, and in half the time
+        return True
     return bool(np.array_equal(one, other, equal_nan=is_float(one.dtype) and is_float(other.dtype)))
 
 

@@ -135,7 +135,7 @@ class Run:
     _seconds: dict[Case, float] = field(default_factory=dict)
     unfinished: bool = False  # whether the time was over before the last case
 
-    def judged(self, case: Case) -> Trial | None:
+    def judged(self, case: Case, once: bool = False) -> Trial | None:
         """The verdict on a case; None once the time is over, or the subject lost, which `unfinished` then says.
 
         A call in which the time ends is one that does not return only if it had most of the time; else the layer is
@@ -144,7 +144,7 @@ class Run:
         left = self.clock.left
         trial = None
         if left > 0 and not self.subject.lost:
-            trial = judge(self.subject, case, self.convention, self.clock)
+            trial = judge(self.subject, case, self.convention, self.clock, once)
         if trial is None or (trial.seen.has("never-returns") and left < self.clock.seconds / 2):
             self.unfinished = True
             return None
@@ -228,7 +228,7 @@ class Run:
             scope = replace(scope, dtypes=tuple(dtype for dtype in scope.dtypes if dtype not in NARROW))
         smaller = _Smaller(known)
         for case, numbers in self._drawn(scope, seed, min(examples, WITHOUT_LUCK) if known else examples):
-            trial = self.judged(case)
+            trial = self.judged(case, once=True)
             if trial is None:
                 break
             self.drawn += 1
@@ -259,7 +259,7 @@ class Run:
         def fails(case: Case) -> bool:
             nonlocal tried
             tried += 1
-            trial = self.judged(case) if tried <= SHRINKING else None
+            trial = self.judged(case, once=True) if tried <= SHRINKING else None
             if trial is None:
                 raise _Enough
             return smaller.than_before(trial)

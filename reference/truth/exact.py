@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reference.cases.case import Array, Case
-from reference.dtypes import computing_dtype, roundoff
+from reference.dtypes import NARROW, computing_dtype, roundoff
 from reference.truth.arithmetic import STEP, imaginary, sqrt, wide, wide_precision, widened_complex
 from reference.truth.tolerance import scale_of
 
@@ -316,7 +316,8 @@ class Truth(NamedTuple):
 
     The scale is what an error is measured by (`reference.truth.tolerance`), made of the magnitudes of each element's terms.
     `conditioning` is 1 + |mean| / sqrt(var + eps), the worst of all rows: how many times more than a roundoff a
-    layer may lose that subtracts a rounded mean, as everybody's does.
+    layer may lose that subtracts a rounded mean, as everybody's does. `terms` are there in 16 bits, where the scale is not
+    made of them alone.
     """
 
     exact: dict[str, Array]
@@ -336,9 +337,9 @@ def truth(case: Case, changes: Changes | None = None) -> Truth:
             if value is not None:
                 exact[name] = value
         terms, conditioning = _terms(done), _conditioning(done)
-        terms = {name: terms[name] for name in exact}
         scale = {name: scale_of(name, case, exact[name], terms[name], conditioning) for name in exact}
-        return Truth(exact, scale, conditioning, terms)
+        kept = {name: terms[name] for name in exact} if case.dtype in NARROW else {}
+        return Truth(exact, scale, conditioning, kept)
 
 
 def _terms(done: list[Pass]) -> dict[str, Array]:

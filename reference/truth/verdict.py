@@ -57,10 +57,14 @@ def wrong_in(trials: Iterable[Trial]) -> tuple[str, ...]:
     return tuple(name for name in QUANTITIES if name in failed)
 
 
-def judge(subject: Judged, case: Case, convention: Convention, clock: Clock | None = None) -> Trial:
-    """Run the subject on a case and hold it against the truth; one in a process of its own works meanwhile."""
+def judge(subject: Judged, case: Case, convention: Convention, clock: Clock | None = None, once: bool = False) -> Trial:
+    """Run the subject on a case and hold it against the truth; one in a process of its own works meanwhile.
+
+    Args:
+        once: whether no other subject will be asked for the same case.
+    """
     subject.prepare([case])
-    expected = convention.expected(case)
+    expected = convention.expected(case, once)
     return held_against(convention, expected, case, subject.observe(case, clock))
 
 

@@ -5,6 +5,7 @@
 """
 
 import atexit
+import gc
 import importlib.util
 import os
 import shutil
@@ -97,6 +98,7 @@ def in_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
 def pytest_collection_finish() -> None:
     """What the tests themselves write and import leaves no bytecode: there may be two versions within a second."""
     sys.dont_write_bytecode = True
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

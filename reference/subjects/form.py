@@ -120,7 +120,7 @@ class Form:
 
     def call_forward(self, layer: Any, x: Array, training: bool, parameters: Mapping[str, Any]) -> Any:
         """layer's y for x."""
-        if self.flush and training:
+        if self.flush and (training or not self.has("running_mean")):  # without them a mode means nothing
             getattr(layer, self.flush)()
         extra = {mode.name: mode.value(training) for mode in self.arguments}
         extra |= {name: parameters[role] for role, name in self.given.items()}

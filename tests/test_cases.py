@@ -186,6 +186,15 @@ def test_constant_data_is_constant_over_what_shares_a_mean(like: str) -> None:
     assert np.unique(rows).size > 1
 
 
+@pytest.mark.parametrize("rows", [30, 40])
+def test_many_equal_numbers_have_sums_without_rounding(rows: int) -> None:
+    """Of few of them a layer may lose what it does: half as many roundoffs as there are numbers, as tolerated."""
+    case = make("LayerNorm", (rows, 2, 2), axes=3, data="constant", dtype="float32", seed=38272)
+    x = case.arrays().x.ravel()
+    one_by_one = np.add.accumulate(x, dtype=np.float32)[-1]
+    assert (one_by_one == len(x) * x[0].astype(np.float64)) == (len(x) > 128)
+
+
 def test_integers_are_small_and_one_entry_is_not_a_number() -> None:
     assert np.unique(x_of("integers")).tolist() == [-3, -2, -1, 0, 1, 2, 3]
     assert np.isnan(x_of("nan")).sum() == 1

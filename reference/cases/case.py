@@ -30,6 +30,7 @@ AFFINE_VALUES = ("random", "uniform", "unit", "some zero")
 # Magnitudes whose squares, cubes and inverse cubes a dtype still holds: a layer may form any of them.
 LARGE = {"float64": 1e60, "float32": 1e6, "float16": 8.0, "bfloat16": 1e6}
 TINY = {"float64": 1e-20, "float32": 1e-10, "float16": 2.0**-8, "bfloat16": 1e-10}
+EQUAL = 128  # equal numbers whose mean may be off by half as many roundoffs, where their sum is rounded each time
 OFFSETS = {"offset 1e2": 1e2, "offset 1e4": 1e4, "offset 1e6": 1e6}
 
 
@@ -182,8 +183,8 @@ class Case:
                 sizes, roles = self.kind.axes(shape, self.options)
                 own = tuple(1 if r in (*self.kind.statistics, GROUP) else s for s, r in zip(sizes, roles, strict=True))
                 value = rng.standard_normal(own) + 1
-                if not self.kind.centred:
-                    # equal squares, added one by one, are all rounded the same way; these have too few digits for that
+                if not self.kind.centred or self.sharing > EQUAL:
+                    # equal numbers, added one by one, are all rounded the same way; these have too few digits for that
                     digits, exponent = np.frexp(value)
                     value = np.ldexp(np.round(16 * digits) / 16, exponent)
                 return np.broadcast_to(value, sizes).reshape(shape)

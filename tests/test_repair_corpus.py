@@ -36,9 +36,13 @@ def module_of(text: str, path: Path, name: str) -> Any:
 
 
 def doubts(fix: Fix, layer: str, like: str, folder: Path, name: str) -> list[str]:
-    """What torch has against a fixed file."""
+    """What torch has against a fixed file; or the whole verdict, where it keeps a convention that is not torch's."""
     try:
-        return disagreements(getattr(module_of(fix.source, folder / f"{name}.py", name), layer), like, layer)
+        fixed = getattr(module_of(fix.source, folder / f"{name}.py", name), layer)
+        if not fix.conventions:
+            return disagreements(fixed, like, layer)
+        report = check(fixed, like, accept=fix.conventions)
+        return [] if report.passed else [str(report)]
     finally:
         sys.modules.pop(name, None)
 

@@ -17,6 +17,7 @@ from reference.truth.convention import Convention
 from reference.truth.verdict import judge
 
 ONCE = 1.05  # units: a single rounding is at most 1, computing in float32 adds little; rounding each step 1.4 to 4
+SEEDS = 5  # plain cases of each rank: of three all may happen to be within that, where another step is rounded too
 ROUNDING = 16.0  # units that no number of roundings adds up to
 
 
@@ -32,7 +33,7 @@ def is_made_for(dtype: str, subject: Judged, scope: Scope, convention: Conventio
         return True
     errors = []
     for rank in scope.ndims:
-        for seed in range(3):
+        for seed in range(SEEDS):
             case = scope.fit(replace(BASES[scope.kind][rank], dtype=dtype, seed=seed))
             if scope.lacks(case):
                 continue

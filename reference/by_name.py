@@ -113,7 +113,7 @@ class Asked:
             Unusable, Refused, ValueError, TypeError: it cannot be checked; the text says why.
         """
         from reference.subjects.process.isolated import Isolated
-        from reference.truth.beside import kept_in, usual_folder
+        from reference.truth.remembered import kept_in, usual_folder
 
         work: dict[str, Any] = {
             "examples": 200, "seed": 0, "accept": (), "strict": False, "dtypes": None, "ndims": None, "timeout": None

@@ -20,9 +20,10 @@ from reference.cases.random_cases import Chosen, random_case
 from reference.cases.scope import Scope
 from reference.kinds import KINDS, kind_named
 from reference.subjects.subject import Subject
-from reference.truth import beside, exact, torch_layers
-from reference.truth.beside import Memory, kept_in, outcome_of_torch, torch_errors, usual_folder
+from reference.truth import beside, exact, remembered, torch_layers
+from reference.truth.beside import outcome_of_torch, torch_errors
 from reference.truth.convention import TORCH
+from reference.truth.remembered import Memory, kept_in, usual_folder
 
 CASE = make("LayerNorm", (3, 5), dtype="float32", data="offset 1e4")
 TRUTH = exact.truth(CASE)
@@ -90,11 +91,15 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, measured: list[
 SPOILT: dict[str, Callable[[str], str]] = {
     "half of it": lambda text: text[: len(text) // 2],
     "empty": lambda text: "",
-    "of another torch or machine": lambda text: text.replace(beside._stamp(), "0" * 64),
+    "of another torch or machine": lambda text: text.replace(remembered._stamp(), "0" * 64),
     "no object": lambda text: "[1, 2]",
-    "no cases": lambda text: json.dumps({"of": beside._stamp(), "errors": 3}),
-    "no figures": lambda text: json.dumps({"of": beside._stamp(), "errors": {beside._key(CASE): {"y": "much"}}}),
-    "negative figures": lambda text: json.dumps({"of": beside._stamp(), "errors": {beside._key(CASE): {"y": -1.0}}}),
+    "no cases": lambda text: json.dumps({"of": remembered._stamp(), "errors": 3}),
+    "no figures": lambda text: json.dumps(
+        {"of": remembered._stamp(), "errors": {remembered._key(CASE): {"y": "much"}}}
+    ),
+    "negative figures": lambda text: json.dumps(
+        {"of": remembered._stamp(), "errors": {remembered._key(CASE): {"y": -1.0}}}
+    ),
     "nested without end": lambda text: "[" * 100_000,
 }
 
@@ -118,8 +123,8 @@ def test_a_folder_that_cannot_be_made_is_as_good_as_none(tmp_path: Path, measure
 
 
 def test_what_is_kept_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "NEW", 3)
-    monkeypatch.setattr(beside, "MOST", 5)
+    monkeypatch.setattr(remembered, "NEW", 3)
+    monkeypatch.setattr(remembered, "MOST", 5)
 
     def run(seeds: range) -> list[bool]:
         with kept_in(tmp_path) as memory:

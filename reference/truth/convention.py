@@ -11,8 +11,9 @@ from typing import ClassVar
 from reference.cases.case import Case
 from reference.dtypes import NARROW
 from reference.truth import exact
-from reference.truth.beside import Errors, torch_errors
+from reference.truth.beside import torch_errors
 from reference.truth.exact import Changes, Truth
+from reference.truth.remembered import Errors
 
 KEPT = 50_000  # numbers of x up to which the truth of a case is one of many that are kept
 LARGE_ONES = 10  # of more numbers that are kept, some 15 MB each: the two of each kind of layer

@@ -318,6 +318,22 @@ def test_signal_in_the_middle(folder, number, subjects):
     assert not state.exists() or state.read_text().split()[2] == "Z", "it is still at it"
 
 
+def test_ctrl_c_within_a_text_that_is_executed_has_the_code_too(folder):
+    """There CPython remembers that it was interrupted although that was caught, and `python -m` ends by the signal.
+
+    Dataclasses execute texts, and so are made while the command imports what it needs.
+    """
+    (folder / "program.py").write_text(
+        "from reference.command import main as command\n"
+        "def main():\n"
+        "    try:\n        exec('raise KeyboardInterrupt')\n    except KeyboardInterrupt:\n        return 2\n"
+        "command.main = main\n"
+        "command.run()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-m", "program"], cwd=folder, env=environment).returncode == 2
+
+
 def test_as_a_process_of_its_own(folder):
     """Its exit code, its streams, and the module form; what the layer's file prints is seen by nobody."""
     (folder / "layers.py").write_text("print('imported')\n" + WRONG)

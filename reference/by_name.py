@@ -4,7 +4,6 @@ What is slow to import (torch, Hypothesis) is imported when a subject is checked
 """
 
 import contextlib
-import gc
 import importlib
 import sys
 import threading
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reference.kinds import Kind, kind_in, kind_named
-from reference.subjects.guard import Clock, seconds_for
+from reference.subjects.guard import Clock, seconds_for, without_collecting
 from reference.subjects.loading import ALL, Unusable, parts_of
 from reference.subjects.reading import Refused
 
@@ -154,11 +153,6 @@ def _begin_to_import_torch() -> None:
 
 
 def _import_torch() -> None:
-    """In a thread, so that it does not hold up what needs no torch; without looking for garbage, of which there is none."""
-    collects = gc.isenabled()
-    gc.disable()
-    with contextlib.suppress(ImportError):  # said where it is needed
+    """In a thread, so that it does not hold up what needs no torch."""
+    with without_collecting(), contextlib.suppress(ImportError):  # said where it is needed
         importlib.import_module("reference.truth.torch_layers")
-    gc.freeze()  # nor later: what was imported stays
-    if collects:
-        gc.enable()

@@ -102,6 +102,19 @@ class Clock:
                 signal.setitimer(signal.ITIMER_REAL, max(of_host - (monotonic() - begun), 1e-3), repeated)
 
 
+@contextlib.contextmanager
+def without_collecting() -> Iterator[None]:
+    """For imports: no garbage is looked for, of which there is none, nor later in what was imported, which stays."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
+
+
 class _Sink(io.TextIOBase):
     """Takes what is printed and forgets it."""
 

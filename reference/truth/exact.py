@@ -396,7 +396,7 @@ def _conditioning(done: list[Pass]) -> float:
     Where what the mean may be off by is a deviation, a layer may find any variance; eps is left.
     """
     relevant = done if done[-1].tracks else done[-1:]
-    means = np.concatenate([np.ravel(abs(p.mean)).astype(np.float64) for p in relevant])
+    means = np.concatenate([np.ravel(_size(p.mean)) for p in relevant])
     rows = np.concatenate([np.ravel(abs(p.mean) * p.rstd).astype(np.float64) for p in relevant])
     case = done[-1].case
     off = MEAN_IS_OFF * roundoff(computing_dtype(case.dtype))

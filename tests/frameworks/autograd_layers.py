@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from tests.frameworks.row import Array, Backward, Row, layer_of
+from tests.frameworks.row import Array, Call, Ran, Row, layer_of
 
 KEYWORDS = {
     "GroupNorm": ("eps", "affine"),
@@ -36,16 +36,10 @@ def _formula(like: str, options: Mapping[str, Any], x: Any, own: Mapping[str, An
     return y + np.reshape(own["beta"], lying) if "beta" in own else y
 
 
-def _run(
-    like: str,
-    options: Mapping[str, Any],
-    x: Array,
-    parameters: Mapping[str, Array],
-    state: Mapping[str, Array],
-    training: bool,
-) -> tuple[Array, Mapping[str, Array], Backward]:
+def _run(like: str, call: Call) -> Ran:
     from autograd import make_vjp
 
+    options, x, parameters, *_ = call
     roles = tuple(parameters)
 
     def forward(inputs: Any) -> Any:
@@ -60,11 +54,14 @@ def _run(
     return y, {}, backward
 
 
-def _made(like: str) -> Any:
-    return layer_of(like, KEYWORDS[like], partial(_run, like))
-
-
 ROWS = [
-    Row("autograd", f"{like} by its formula", like, partial(_made, like), ("autograd",), ("float64", "float32"))
+    Row(
+        "autograd",
+        f"{like} by its formula",
+        like,
+        partial(layer_of, like, KEYWORDS[like], partial(_run, like)),
+        ("autograd",),
+        ("float64", "float32"),
+    )
     for like in KEYWORDS
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.frameworks.row import Array, Backward, Known, Row, first, last, layer_of
+from tests.frameworks.row import Array, Call, Known, Ran, Row, first, last, layer_of
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 KEYWORDS = {
@@ -64,16 +64,10 @@ def _module(like: str, options: Mapping[str, Any], shape: tuple[int, ...]) -> An
     return nn.LayerNorm(size, affine=affine, bias=options.get("bias", True), **eps)
 
 
-def _run(
-    like: str,
-    options: Mapping[str, Any],
-    x: Array,
-    parameters: Mapping[str, Array],
-    state: Mapping[str, Array],
-    training: bool,
-) -> tuple[Array, Mapping[str, Array], Backward]:
+def _run(like: str, call: Call) -> Ran:
     import mlx.core as mx
 
+    options, x, parameters, state, training = call
     mx.set_default_device(mx.cpu)
     module = _module(like, options, x.shape)
     module.train(training)
@@ -104,16 +98,12 @@ def _run(
     return first(found) if has_space else found, new, backward
 
 
-def _made(like: str) -> Any:
-    return layer_of(like, KEYWORDS[like], partial(_run, like), tracks=like == "BatchNorm")
-
-
 ROWS = [
     Row(
         "mlx",
         like,
         like,
-        partial(_made, like),
+        partial(layer_of, like, KEYWORDS[like], partial(_run, like)),
         ("mlx",),
         DTYPES,
         dict.fromkeys(("float16", "bfloat16"), IN_16_BITS) if like == "BatchNorm" else FAST,

@@ -3,21 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.frameworks.row import Array, Backward, Known, Row, layer_of
+from tests.frameworks.row import Array, Call, Known, Ran, Row, layer_of
 
 
-def _run(
-    options: Mapping[str, Any],
-    x: Array,
-    parameters: Mapping[str, Array],
-    state: Mapping[str, Array],
-    training: bool,
-) -> tuple[Array, Mapping[str, Array], Backward]:
+def _run(call: Call) -> Ran:
     import mygrad
 
-    given = mygrad.tensor(x)
-    own = {role: mygrad.tensor(value) for role, value in parameters.items()}
-    y = mygrad.nnet.layers.batchnorm(given, gamma=own.get("gamma"), beta=own.get("beta"), eps=options["eps"])
+    given = mygrad.tensor(call.x)
+    own = {role: mygrad.tensor(value) for role, value in call.parameters.items()}
+    y = mygrad.nnet.layers.batchnorm(given, gamma=own.get("gamma"), beta=own.get("beta"), eps=call.options["eps"])
 
     def backward(dy: Array) -> tuple[Array, Mapping[str, Array]]:
         y.backward(dy)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.frameworks.row import Array, Backward, Known, Row, layer_of
+from tests.frameworks.row import Array, Call, Known, Ran, Row, layer_of
 
 DTYPES = ("float64", "float32")
 KEYWORDS = {
@@ -42,16 +42,10 @@ def _called(
     )
 
 
-def _run(
-    like: str,
-    options: Mapping[str, Any],
-    x: Array,
-    parameters: Mapping[str, Array],
-    state: Mapping[str, Array],
-    training: bool,
-) -> tuple[Array, Mapping[str, Array], Backward]:
+def _run(like: str, call: Call) -> Ran:
     import paddle
 
+    options, x, parameters, state, training = call
     paddle.set_device("cpu")
 
     def tensor(array: Array) -> Any:
@@ -70,16 +64,12 @@ def _run(
     return y.numpy(), {role: value.numpy() for role, value in kept.items()}, backward
 
 
-def _made(like: str) -> Any:
-    return layer_of(like, KEYWORDS[like], partial(_run, like), tracks=like == "BatchNorm")
-
-
 ROWS = [
     Row(
         "paddle",
         like,
         like,
-        partial(_made, like),
+        partial(layer_of, like, KEYWORDS[like], partial(_run, like)),
         ("paddlepaddle",),
         DTYPES,
         {"float64": WITHOUT_GAMMA, "float32": ONE_PASS} if like == "GroupNorm" else {"float64": CONSTANTS},

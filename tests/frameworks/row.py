@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,21 +86,28 @@ class Row:
         return tuple(f"{package} {version(package)}" for package in self.packages)
 
 
-Run = Callable[
-    [Mapping[str, Any], Array, Mapping[str, Array], Mapping[str, Array], bool],
-    tuple[Array, Mapping[str, Array], Backward],
-]
+class Call(NamedTuple):
+    """What one forward is given: parameters by "gamma" and "beta", running statistics by their names."""
+
+    options: Mapping[str, Any]
+    x: Array
+    parameters: Mapping[str, Array]
+    state: Mapping[str, Array]
+    training: bool
 
 
-def layer_of(like: str, keywords: tuple[str, ...], run: Run, *, tracks: bool = False, compiles: bool = False) -> Any:
+Ran = tuple[Array, Mapping[str, Array], Backward]  # y, the new running statistics, and the backward
+Run = Callable[[Call], Ran]
+
+
+def layer_of(like: str, keywords: tuple[str, ...], run: Run, *, compiles: bool = False) -> Any:
     """A factory of layers from one function that runs a framework.
 
     Args:
-        like: the kind of layer. keywords: those of torch's that it takes.
-        run: (options, x, parameters, running statistics, training) -> (y, new running statistics, backward).
-        tracks: whether it has running statistics. compiles: whether each new shape costs seconds.
+        like: the kind of layer. keywords: those of torch's that it takes; with a momentum it has running statistics.
+        run: one forward. compiles: whether each new shape costs seconds.
     """
-    kind = kind_named(like)
+    kind, tracks = kind_named(like), "momentum" in keywords
 
     class FrameworkLayer:
         compiling = 0.0
@@ -123,7 +130,7 @@ def layer_of(like: str, keywords: tuple[str, ...], run: Run, *, tracks: bool = F
             state = {r: getattr(self, r).astype(wide) for r in ("running_mean", "running_var")} if tracks else {}
             own = {"gamma": self.gamma, "beta": self.beta}
             given = {role: np.array(value) for role, value in own.items() if value is not None}
-            y, new, self._backward = run(self.config, np.array(x, order="C"), given, state, training)
+            y, new, self._backward = run(Call(self.config, np.array(x, order="C"), given, state, training))
             for role, value in new.items() if training else ():
                 setattr(self, role, np.array(value))
             return np.array(y)

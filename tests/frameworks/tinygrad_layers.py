@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from reference.kinds import kind_named
-from tests.frameworks.row import Array, Backward, Known, Row, layer_of
+from tests.frameworks.row import Array, Call, Known, Ran, Row, layer_of
 
 DTYPES = ("float64", "float32", "float16")
 KEYWORDS = {
@@ -40,16 +40,10 @@ def _module(like: str, options: Mapping[str, Any]) -> Any:
     return getattr(nn, like)(*(options[word] for word in kind.required), **rest)
 
 
-def _run(
-    like: str,
-    options: Mapping[str, Any],
-    x: Array,
-    parameters: Mapping[str, Array],
-    state: Mapping[str, Array],
-    training: bool,
-) -> tuple[Array, Mapping[str, Array], Backward]:
+def _run(like: str, call: Call) -> Ran:
     from tinygrad import Context, Tensor
 
+    options, x, parameters, state, training = call
     module = _module(like, options)
     for role, value in parameters.items():
         setattr(module, NAMES[role], Tensor(value))
@@ -74,7 +68,7 @@ def _run(
 def _made(like: str) -> Any:
     if not (shutil.which("clang") or shutil.which("gcc")):
         raise RuntimeError("tinygrad's CPU device needs clang")
-    return layer_of(like, KEYWORDS[like], partial(_run, like), tracks=like == "BatchNorm", compiles=True)
+    return layer_of(like, KEYWORDS[like], partial(_run, like), compiles=True)
 
 
 # each new shape is some ten kernels, each a run of clang
